@@ -1,0 +1,24 @@
+# The few rules that every folder shares: warnings, optimisation, and `wideep_module`, which makes one
+# static library and one test program of a folder and links only the arrows of ARCHITECTURE.md.
+
+add_library(wideep_flags INTERFACE)
+target_compile_options(wideep_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror
+  # The same bits on every machine: no fused multiply-add behind the code's back.
+  -ffp-contract=off>)
+target_include_directories(wideep_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
+
+# wideep_module(NAME SOURCES a.cc... [TESTS a_test.cc...] [DEPS base...] [LIBS external...])
+# Makes the library wideep_NAME and, where there are tests, the program NAME_test.
+function(wideep_module name)
+  cmake_parse_arguments(M "" "" "SOURCES;TESTS;DEPS;LIBS" ${ARGN})
+  list(TRANSFORM M_DEPS PREPEND wideep_)
+  add_library(wideep_${name} STATIC ${M_SOURCES})
+  target_link_libraries(wideep_${name} PUBLIC wideep_flags ${M_DEPS} PRIVATE ${M_LIBS})
+  if(M_TESTS)
+    add_executable(${name}_test ${M_TESTS})
+    target_link_libraries(${name}_test PRIVATE wideep_${name} ${M_LIBS} GTest::gmock GTest::gtest_main)
+    target_compile_definitions(${name}_test PRIVATE WIDEEP_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+    include(GoogleTest)
+    gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600)
+  endif()
+endfunction()

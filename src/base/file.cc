@@ -1,0 +1,158 @@
+#include "base/file.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+namespace wideep {
+namespace {
+
+Status system_error(const std::string& path, const char* doing) {
+  const int error = errno;
+  std::string message = fmt::format("{}: {}: {}", path, doing, std::strerror(error));
+  return error == ENOENT ? Status::not_found(std::move(message)) : Status::io(std::move(message));
+}
+
+// An open file descriptor that closes itself.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int get() const { return fd_; }
+  bool is_open() const { return fd_ >= 0; }
+
+ private:
+  int fd_;
+};
+
+Result<int64_t> regular_file_size(int fd, const std::string& path) {
+  struct stat info;
+  if (::fstat(fd, &info) != 0) return system_error(path, "cannot stat");
+  if (!S_ISREG(info.st_mode)) {
+    return Status::invalid_input(fmt::format("{}: not a regular file", path));
+  }
+  return static_cast<int64_t>(info.st_size);
+}
+
+Status write_all(int fd, const std::string& path, std::string_view contents) {
+  size_t written = 0;
+  while (written < contents.size()) {
+    const ssize_t n = ::write(fd, contents.data() + written, contents.size() - written);
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      return system_error(path, "cannot write");
+    }
+    written += static_cast<size_t>(n);
+  }
+  if (::fsync(fd) != 0 && errno != EINVAL) return system_error(path, "cannot write");
+  return Status::ok();
+}
+
+}  // namespace
+
+Result<std::string> read_file(const std::string& path, int64_t max_bytes) {
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.is_open()) return system_error(path, "cannot open");
+  ASSIGN_OR_RETURN(const int64_t size, regular_file_size(file.get(), path));
+  if (size > max_bytes) {
+    return Status::invalid_input(
+        fmt::format("{}: {} bytes, more than the {} that are read", path, size, max_bytes));
+  }
+  std::string contents(static_cast<size_t>(size), '\0');
+  size_t have = 0;
+  while (have < contents.size()) {
+    const ssize_t n = ::read(file.get(), contents.data() + have, contents.size() - have);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return system_error(path, "cannot read");
+    if (n == 0) return Status::io(fmt::format("{}: became shorter while it was read", path));
+    have += static_cast<size_t>(n);
+  }
+  return contents;
+}
+
+Status write_file(const std::string& path, std::string_view contents) {
+  std::string temporary = path + ".tmp.XXXXXX";
+  Descriptor file(::mkostemp(temporary.data(), O_CLOEXEC));
+  if (!file.is_open()) return system_error(path, "cannot create a file beside it");
+  Status status = write_all(file.get(), path, contents);
+  if (status.is_ok() && ::fchmod(file.get(), 0644) != 0)
+    status = system_error(path, "cannot chmod");
+  if (status.is_ok() && ::rename(temporary.c_str(), path.c_str()) != 0) {
+    status = system_error(path, "cannot replace");
+  }
+  if (!status.is_ok()) ::unlink(temporary.c_str());
+  return status;
+}
+
+Status make_directory(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) return Status::io(fmt::format("{}: cannot make folder: {}", path, error.message()));
+  return Status::ok();
+}
+
+Result<std::vector<std::string>> list_directory(const std::string& path) {
+  DIR* directory = ::opendir(path.c_str());
+  if (directory == nullptr) return system_error(path, "cannot open folder");
+  std::vector<std::string> names;
+  while (const dirent* entry = ::readdir(directory)) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") names.emplace_back(name);
+  }
+  ::closedir(directory);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+bool path_exists(const std::string& path) {
+  return ::access(path.c_str(), F_OK) == 0;
+}
+
+bool is_directory(const std::string& path) {
+  struct stat info;
+  return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+std::string join_path(std::string_view folder, std::string_view name) {
+  if (folder.empty()) return std::string(name);
+  return fmt::format("{}{}{}", folder, folder.back() == '/' ? "" : "/", name);
+}
+
+Result<MappedFile> MappedFile::open(const std::string& path) {
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.is_open()) return system_error(path, "cannot open");
+  ASSIGN_OR_RETURN(const int64_t size, regular_file_size(file.get(), path));
+  MappedFile mapped;
+  if (size == 0) return mapped;
+  void* data = ::mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (data == MAP_FAILED) return system_error(path, "cannot map");
+  mapped.data_ = static_cast<const std::byte*>(data);
+  mapped.size_ = static_cast<size_t>(size);
+  return mapped;
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+}  // namespace wideep

@@ -1,0 +1,25 @@
+// JSON in and out, over nlohmann-json. Errors come back as Status with the file's name and the
+// byte.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+
+namespace wideep {
+
+using Json = nlohmann::json;
+// Keeps keys in the order in which they were written: for reports that people read.
+using OrderedJson = nlohmann::ordered_json;
+
+// Parses one JSON document nested at most 64 deep. `name` (a path) opens every error message.
+// Duplicate keys, comments and trailing bytes are errors; NaN and infinities cannot be written in
+// JSON.
+Result<Json> parse_json(std::string_view text, const std::string& name);
+
+// read_file and parse_json.
+Result<Json> read_json(const std::string& path);
+
+}  // namespace wideep

@@ -1,0 +1,22 @@
+// The commands of the program `wideep`: each add_* declares one subcommand with its flags and runs
+// it. A command parses, wires and prints; what it does is behind the front doors of the other
+// modules.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "base/status.h"
+
+namespace wideep::cli {
+
+// Ends the command: on an error prints its lines to standard error and leaves with its exit code.
+void finish(const Status& status);
+
+// The value, or finish(status).
+template <typename T>
+T value_or_finish(Result<T> result) {
+  finish(result.status());
+  return std::move(result).value();
+}
+
+}  // namespace wideep::cli

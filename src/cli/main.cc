@@ -1,0 +1,29 @@
+#include <fmt/format.h>
+
+#include "cli/commands.h"
+
+namespace wideep::cli {
+
+void finish(const Status& status) {
+  if (status.is_ok()) return;
+  fmt::print(stderr, "error: {}\n", status.message());
+  throw CLI::RuntimeError(status.exit_code());
+}
+
+}  // namespace wideep::cli
+
+int main(int argc, char** argv) {
+  CLI::App app("wideep: wide expert parallelism for mixture-of-experts models", "wideep");
+  app.set_version_flag("--version", "wideep " WIDEEP_VERSION);
+  app.require_subcommand(1);
+  CLI::App* eplb = app.add_subcommand("eplb", "Measure expert load and balance it");
+  eplb->require_subcommand(1);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::RuntimeError& error) {
+    return error.get_exit_code();
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  return 0;
+}

@@ -1,0 +1,1 @@
+#include "config/balancer_config.h"
