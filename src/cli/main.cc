@@ -1,16 +1,4 @@
-#include <fmt/format.h>
-
 #include "cli/commands.h"
-
-namespace wideep::cli {
-
-void finish(const Status& status) {
-  if (status.is_ok()) return;
-  fmt::print(stderr, "error: {}\n", status.message());
-  throw CLI::RuntimeError(status.exit_code());
-}
-
-}  // namespace wideep::cli
 
 int main(int argc, char** argv) {
   CLI::App app("wideep: wide expert parallelism for mixture-of-experts models", "wideep");
