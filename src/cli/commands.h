@@ -19,4 +19,6 @@ T value_or_finish(Result<T> result) {
   return std::move(result).value();
 }
 
+void add_info(CLI::App& parent);
+
 }  // namespace wideep::cli

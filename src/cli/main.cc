@@ -6,6 +6,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   CLI::App* eplb = app.add_subcommand("eplb", "Measure expert load and balance it");
   eplb->require_subcommand(1);
+  wideep::cli::add_info(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& error) {
