@@ -1,0 +1,194 @@
+"""Tests of tools/check_includes and tools/unpack_headers, run by ctest."""
+
+import hashlib
+import importlib.machinery
+import importlib.util
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+import zipfile
+
+TOOLS = pathlib.Path(__file__).resolve().parent
+
+
+def load(name):
+    loader = importlib.machinery.SourceFileLoader(name, str(TOOLS / name))
+    sys.dont_write_bytecode = True
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
+
+
+check_includes = load("check_includes")
+unpack_headers = load("unpack_headers")
+
+
+class CheckIncludes(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = pathlib.Path(folder.name)
+
+    def write(self, path, text):
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def found(self, path, text):
+        """Violations in one file `path` with these contents, as "line: rule"."""
+        self.write(path, text)
+        return [line.split(":", 1)[1] for line in check_includes.violations(self.root)
+                if line.startswith(path + ":")]
+
+    def test_arrows_go_one_way(self):
+        self.write("src/base/file.h", "#pragma once\n")
+        self.write("src/eplb/types.h", "#pragma once\n")
+        self.assertEqual(self.found("src/eplb/a.cc", '#include "base/file.h"\n'), [])
+        self.assertEqual(self.found("src/eplb/a.cc", '#include "eplb/types.h"\n'), [])
+        self.assertEqual(
+            self.found("src/base/a.cc", '\n#include "eplb/types.h"\n'),
+            ["2: base must not include eplb: it may use nothing of ours"])
+        self.assertEqual(
+            self.found("src/config/a.cc", '#include "eplb/types.h"\n'),
+            ["1: config must not include eplb: it may use base"])
+
+    def test_every_arrow_leads_down(self):
+        order = list(check_includes.ARROWS)
+        for folder, below in check_includes.ARROWS.items():
+            for target in below:
+                self.assertLess(order.index(target), order.index(folder), (folder, target))
+
+    def test_serve_sees_only_the_front_door_of_engine(self):
+        self.write("src/engine/llm.h", "#pragma once\n")
+        self.write("src/engine/scheduler.h", "#pragma once\n")
+        self.assertEqual(self.found("src/serve/a.cc", '#include "engine/llm.h"\n'), [])
+        self.assertEqual(self.found("src/serve/a.cc", '#include "engine/scheduler.h"\n'),
+                         ["1: serve sees only engine/llm.h of engine"])
+
+    def test_unknown_paths_and_folders(self):
+        self.assertIn("is not a file from src/", self.found("src/eplb/a.cc", '#include "a.h"\n')[0])
+        self.assertEqual(self.found("src/util/a.cc", ""),
+                         ["1: src/util is not a folder of ARCHITECTURE.md"])
+        self.assertEqual(self.found("src/base/a.cc", "#include <base/a.h>\n"),
+                         ['1: our own headers are included with quotes: "base/a.h"'])
+
+    def test_external_headers_stay_in_their_places(self):
+        cases = [
+            ("<yaml-cpp/yaml.h>", "src/config/yaml.cc", "src/config/engine_config.cc"),
+            ("<nlohmann/json.hpp>", "src/base/json.h", "src/eplb/load.cc"),
+            ("<CLI/CLI.hpp>", "src/cli/main.cc", "src/config/flags.cc"),
+            ("<nccl.h>", "src/dist/nccl.cc", "src/moe/layer.cc"),
+            ("<nccl_device.h>", "src/alltoall/push.cu", "src/kernels/push.cu"),
+            ("<flashinfer/page.cuh>", "src/kernels/adapters/page.cu", "src/kernels/page.cu"),
+            ("<cublasLt.h>", "src/kernels/adapters/gemm.cc", "src/models/decoder.cc"),
+            ("<cuda_runtime_api.h>", "src/base/device.cc", "src/eplb/planner.cc"),
+            ("<gtest/gtest.h>", "src/eplb/load_test.cc", "src/eplb/load.cc"),
+            ("<benchmark/benchmark.h>", "bench/eplb_bench.cc", "src/eplb/load.cc"),
+        ]
+        for header, right, wrong in cases:
+            self.assertEqual(self.found(right, f"#pragma once\n#include {header}\n"), [], header)
+            found = self.found(wrong, f"#include {header}\n")
+            self.assertEqual([line.split(":")[0] for line in found], ["1"], (header, found))
+
+    def test_calls(self):
+        self.assertEqual(self.found("src/base/env.cc", 'getenv("A");\n'), [])
+        self.assertEqual(self.found("src/config/a.cc", '\nstd::getenv("A");\n'),
+                         ["2: only base/env.* reads the environment"])
+        self.assertEqual(len(self.found("src/eplb/b.cc", 'std::cout << 1;\nfmt::print("x");\n')), 2)
+        self.assertEqual(self.found("src/eplb/b.cc", "std::snprintf(a, 1, b);\n"), [])
+        self.assertEqual(self.found("src/cli/b.cc", 'fmt::print("x");\n'), [])
+
+    def test_comments_and_literals_are_not_code(self):
+        text = '// getenv("A")\n/* printf(\n) */ auto a = "printf(";\nauto b = R"(puts( " )";\n'
+        self.assertEqual(self.found("src/eplb/a.cc", text), [])
+        self.assertEqual(self.found("src/eplb/a.cc", "if (c == '\"') getenv(x);  // \"\n"),
+                         ["1: only base/env.* reads the environment"])
+
+    def test_headers_are_guarded_and_compiled_alone(self):
+        self.assertEqual(self.found("src/base/a.h", "int a;\n"),
+                         ["1: a header starts with #pragma once"])
+        self.write("src/base/a.h", "#pragma once\n")
+        self.write("src/base/b.h", "#pragma once\n")
+        self.assertEqual(
+            self.found("src/base/a.cc", '#include "base/b.h"\n#include "base/a.h"\n'),
+            ['1: the first include must be the file\'s own header, "base/a.h"'])
+
+    def test_long_files_need_a_reason(self):
+        lines = "int a;\n" * 801
+        self.assertIn("801 lines", self.found("src/base/a.cc", lines)[0])
+        self.assertEqual(self.found("src/base/a.cc", "int a;\n" * 800), [])
+        self.assertEqual(self.found("src/base/a.cc", "// Long file: one table.\n" + lines), [])
+
+    def test_exit_code(self):
+        self.write("src/base/a.cc", "#include <nccl.h>\n")
+        run = subprocess.run([str(TOOLS / "check_includes"), str(self.root)],
+                             capture_output=True, text=True)
+        self.assertEqual(run.returncode, 1)
+        self.assertEqual(run.stdout, "src/base/a.cc:1: only dist and alltoall include NCCL\n")
+
+
+class UnpackHeaders(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = pathlib.Path(folder.name)
+        self.wheels = self.root / "wheels"
+        self.wheels.mkdir()
+        self.digests = {}
+        self.make_wheel("flashinfer-python", [
+            "flashinfer/data/include/flashinfer/page.cuh", "flashinfer/data/csrc/norm.cu",
+            "flashinfer/data/cutlass/include/cutlass/version.h",
+            "flashinfer/data/cccl/cub/cub/cub.cuh"])
+        self.make_wheel("sgl-deep-gemm", ["deep_gemm/include/deep_gemm/impls/sm90_bf16_gemm.cuh"])
+
+    def make_wheel(self, package, names):
+        path = self.wheels / f"{package.replace('-', '_')}-1-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in [*names, f"{package}.dist-info/licenses/LICENSE"]:
+                archive.writestr(name, name)
+        self.digests[package] = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def run_tool(self, *flags):
+        pins = self.root / "pins.txt"
+        pins.write_text("".join(f"{package}==1 \\\n    --hash=sha256:{digest}\n"
+                                for package, digest in self.digests.items()))
+        return subprocess.run(
+            [str(TOOLS / "unpack_headers"), "--pins", str(pins), "--wheels", str(self.wheels),
+             "--output", str(self.root / "deps"), *flags], capture_output=True, text=True)
+
+    def test_unpacks_headers_and_licences_only(self):
+        self.assertEqual(self.run_tool("--check").returncode, 1)
+        self.assertEqual(self.run_tool().returncode, 0)
+        files = {p.relative_to(self.root / "deps").as_posix()
+                 for p in (self.root / "deps").rglob("*") if p.is_file() and p.name != ".wheel"}
+        self.assertEqual(files, {
+            "flashinfer/include/flashinfer/page.cuh", "flashinfer/licenses/LICENSE",
+            "cutlass/include/cutlass/version.h", "cutlass/licenses/LICENSE",
+            "cccl/include/cub/cub.cuh", "cccl/licenses/LICENSE",
+            "deepgemm/include/deep_gemm/impls/sm90_bf16_gemm.cuh", "deepgemm/licenses/LICENSE"})
+        self.assertEqual(self.run_tool("--check").returncode, 0)
+
+    def test_a_new_pin_replaces_the_folder(self):
+        self.assertEqual(self.run_tool().returncode, 0)
+        self.make_wheel("sgl-deep-gemm", ["deep_gemm/include/deep_gemm/new.cuh"])
+        self.assertEqual(self.run_tool("--check").returncode, 1)
+        self.assertEqual(self.run_tool().returncode, 0)
+        include = self.root / "deps" / "deepgemm" / "include" / "deep_gemm"
+        self.assertEqual([p.name for p in include.iterdir()], ["new.cuh"])
+
+    def test_a_wheel_of_another_hash_is_refused(self):
+        self.digests["sgl-deep-gemm"] = "0" * 64
+        run = self.run_tool()
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("no wheel of sgl-deep-gemm with the pinned sha256", run.stderr)
+        self.assertFalse((self.root / "deps" / "deepgemm").exists())
+
+    def test_the_repository_pins_every_package(self):
+        pins = unpack_headers.read_pins(TOOLS / "wheels.txt")
+        self.assertEqual(set(pins), {"flashinfer-python", "sgl-deep-gemm"})
+
+
+if __name__ == "__main__":
+    unittest.main()
