@@ -22,3 +22,27 @@ function(wideep_module name)
     gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600)
   endif()
 endfunction()
+
+# wideep_bench(NAME SOURCES a_bench.cc... DEPS eplb... [LIBS external...])
+# Makes the Google Benchmark program NAME_bench, which `make bench` runs.
+function(wideep_bench name)
+  cmake_parse_arguments(B "" "" "SOURCES;DEPS;LIBS" ${ARGN})
+  list(TRANSFORM B_DEPS PREPEND wideep_)
+  add_executable(${name}_bench ${B_SOURCES})
+  target_link_libraries(${name}_bench PRIVATE ${B_DEPS} ${B_LIBS} benchmark::benchmark_main)
+  target_compile_definitions(${name}_bench PRIVATE WIDEEP_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+endfunction()
+
+# wideep_fuzz(NAME SOURCES a_fuzz.cc DEPS eplb...)
+# Makes the libFuzzer program NAME_fuzz where WIDEEP_FUZZ is on (preset fuzz); `make fuzz` runs it from
+# the inputs in tests/corpus/NAME/.
+function(wideep_fuzz name)
+  if(NOT WIDEEP_FUZZ)
+    return()
+  endif()
+  cmake_parse_arguments(F "" "" "SOURCES;DEPS;LIBS" ${ARGN})
+  list(TRANSFORM F_DEPS PREPEND wideep_)
+  add_executable(${name}_fuzz ${F_SOURCES})
+  target_link_libraries(${name}_fuzz PRIVATE ${F_DEPS} ${F_LIBS})
+  target_link_options(${name}_fuzz PRIVATE -fsanitize=fuzzer)
+endfunction()
