@@ -13,9 +13,11 @@ programs=(build-fuzz/bin/*_fuzz)
 for program in "${programs[@]}"; do
   name=$(basename "$program" _fuzz)
   found=build-fuzz/corpus/$name
+  inputs=("$found")
+  [ ! -d "tests/corpus/$name" ] || inputs+=("tests/corpus/$name")
   mkdir -p "$found"
   echo "fuzz: $name for $seconds s"
   "$program" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 \
-    -verbosity=0 -artifact_prefix=build-fuzz/ "$found" $(echo tests/corpus/"$name"/) 2>&1 |
+    -verbosity=0 -artifact_prefix=build-fuzz/ "${inputs[@]}" 2>&1 |
     grep -vE '^(INFO|stat::(slowest|new_units|peak))' || [ "${PIPESTATUS[0]}" = 0 ]
 done
