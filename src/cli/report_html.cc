@@ -158,8 +158,8 @@ std::string summary(const LoadReport& report, const std::vector<NamedView>& view
                      return fmt::format("{} &times; {}", v.num_ranks, v.num_slots / v.num_ranks);
                    }),
       report.projected
-          ? fmt::format("{} experts in {} slots, {} of them redundant.",
-                        report.num_experts, report.projected->num_slots,
+          ? fmt::format("{} experts in {} slots, {} of them redundant.", report.num_experts,
+                        report.projected->num_slots,
                         report.projected->num_slots - report.num_experts)
           : fmt::format("{} experts or slots, in contiguous blocks.", report.num_experts));
   return html + "</section>\n";
