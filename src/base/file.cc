@@ -45,20 +45,6 @@ Result<int64_t> regular_file_size(int fd, const std::string& path) {
   return static_cast<int64_t>(info.st_size);
 }
 
-Status write_all(int fd, const std::string& path, std::string_view contents) {
-  size_t written = 0;
-  while (written < contents.size()) {
-    const ssize_t n = ::write(fd, contents.data() + written, contents.size() - written);
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      return system_error(path, "cannot write");
-    }
-    written += static_cast<size_t>(n);
-  }
-  if (::fsync(fd) != 0 && errno != EINVAL) return system_error(path, "cannot write");
-  return Status::ok();
-}
-
 }  // namespace
 
 Result<std::string> read_file(const std::string& path, int64_t max_bytes) {
@@ -81,18 +67,77 @@ Result<std::string> read_file(const std::string& path, int64_t max_bytes) {
   return contents;
 }
 
-Status write_file(const std::string& path, std::string_view contents) {
-  std::string temporary = path + ".tmp.XXXXXX";
-  Descriptor file(::mkostemp(temporary.data(), O_CLOEXEC));
-  if (!file.is_open()) return system_error(path, "cannot create a file beside it");
-  Status status = write_all(file.get(), path, contents);
-  if (status.is_ok() && ::fchmod(file.get(), 0644) != 0)
-    status = system_error(path, "cannot chmod");
-  if (status.is_ok() && ::rename(temporary.c_str(), path.c_str()) != 0) {
-    status = system_error(path, "cannot replace");
+FileWriter::FileWriter(int fd, std::string path, std::string temporary)
+    : fd_(fd), path_(std::move(path)), temporary_(std::move(temporary)) {}
+
+Result<FileWriter> FileWriter::create(const std::string& path) {
+  struct stat info;
+  const bool exists = ::stat(path.c_str(), &info) == 0;
+  if (exists && S_ISDIR(info.st_mode)) {
+    return Status::invalid_input(fmt::format("{}: is a folder, must be a file", path));
   }
-  if (!status.is_ok()) ::unlink(temporary.c_str());
-  return status;
+  if (exists && !S_ISREG(info.st_mode)) {
+    const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return system_error(path, "cannot open");
+    return FileWriter(fd, path, "");
+  }
+  std::error_code error;
+  const std::string target = exists ? std::filesystem::canonical(path, error).string() : path;
+  if (error) return Status::io(fmt::format("{}: cannot resolve: {}", path, error.message()));
+  std::string temporary = target + ".tmp.XXXXXX";
+  const int fd = ::mkostemp(temporary.data(), O_CLOEXEC);
+  if (fd < 0) return system_error(path, "cannot create a file beside it");
+  return FileWriter(fd, target, std::move(temporary));
+}
+
+FileWriter::FileWriter(FileWriter&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)),
+      path_(std::move(other.path_)),
+      temporary_(std::move(other.temporary_)) {}
+
+FileWriter& FileWriter::operator=(FileWriter&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  std::swap(path_, other.path_);
+  std::swap(temporary_, other.temporary_);
+  return *this;
+}
+
+FileWriter::~FileWriter() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+Status FileWriter::append(std::string_view bytes) {
+  CHECK(fd_ >= 0);
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return system_error(path_, "cannot write");
+    bytes.remove_prefix(static_cast<size_t>(n));
+  }
+  return Status::ok();
+}
+
+Status FileWriter::commit() {
+  CHECK(fd_ >= 0);
+  if (temporary_.empty()) {
+    if (::close(std::exchange(fd_, -1)) != 0) return system_error(path_, "cannot write");
+    return Status::ok();
+  }
+  if (::fsync(fd_) != 0) return system_error(path_, "cannot write");
+  if (::fchmod(fd_, 0644) != 0) return system_error(path_, "cannot chmod");
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    return system_error(path_, "cannot replace");
+  }
+  ::close(std::exchange(fd_, -1));
+  return Status::ok();
+}
+
+Status write_file(const std::string& path, std::string_view contents) {
+  ASSIGN_OR_RETURN(FileWriter file, FileWriter::create(path));
+  RETURN_IF_ERROR(file.append(contents));
+  return file.commit();
 }
 
 Status make_directory(const std::string& path) {

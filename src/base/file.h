@@ -15,8 +15,30 @@ namespace wideep {
 // The whole file. kNotFound, kIo, or kInvalidInput where it is larger than max_bytes.
 Result<std::string> read_file(const std::string& path, int64_t max_bytes = int64_t{1} << 30);
 
-// Replaces path with contents: written to a temporary file beside it, synced, renamed. On any error
-// (unwritable folder, full disk) path keeps what it had and the temporary file is gone.
+// Writes a file piece by piece: to a temporary file beside `path`, which commit() syncs and
+// renames. On any error (unwritable folder, full disk), or without commit(), path keeps what it had
+// and the temporary file is gone.
+class FileWriter {
+ public:
+  static Result<FileWriter> create(const std::string& path);
+
+  FileWriter(FileWriter&& other) noexcept;
+  FileWriter& operator=(FileWriter&& other) noexcept;
+  ~FileWriter();
+
+  Status append(std::string_view bytes);
+  // Ends the file. Once, and after no failed append.
+  Status commit();
+
+ private:
+  FileWriter(int fd, std::string path, std::string temporary);
+
+  int fd_ = -1;  // -1: committed or moved from
+  std::string path_;
+  std::string temporary_;  // empty: written to directly
+};
+
+// Replaces path with contents, at once or not at all, as FileWriter does.
 Status write_file(const std::string& path, std::string_view contents);
 
 // Makes the folder and its parents; fine if it exists.

@@ -41,6 +41,16 @@ Result<Json> parse_json(std::string_view text, const std::string& name) {
   }
 }
 
+Status stream_json(std::string_view text, const std::string& name,
+                   nlohmann::json_sax<Json>& handler) {
+  try {
+    Json::sax_parse(text.begin(), text.end(), &handler);
+    return Status::ok();
+  } catch (const Json::exception& error) {
+    return Status::invalid_input(fmt::format("{}: not valid JSON: {}", name, error.what()));
+  }
+}
+
 Result<Json> read_json(const std::string& path) {
   ASSIGN_OR_RETURN(const std::string text, read_file(path));
   return parse_json(text, path);

@@ -19,6 +19,11 @@ using OrderedJson = nlohmann::ordered_json;
 // JSON.
 Result<Json> parse_json(std::string_view text, const std::string& name);
 
+// Feeds a document to `handler` event by event, without building it in memory. A handler that
+// returns false ends the parse: the caller then has the reason, and gets OK from here.
+Status stream_json(std::string_view text, const std::string& name,
+                   nlohmann::json_sax<Json>& handler);
+
 // read_file and parse_json.
 Result<Json> read_json(const std::string& path);
 

@@ -3,12 +3,13 @@
 // the byte.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "eplb/types.h"
-
 #include "base/status.h"
+#include "eplb/types.h"
 
 namespace wideep::eplb {
 
@@ -48,8 +49,9 @@ struct RankCounts {
   std::vector<int64_t> tokens;  // [num_experts]
 };
 
-// Writes meta_info.json and rank files; counts_of_rank[r] becomes rank{r}.safetensors. Each file is
-// replaced at once or not at all.
+// Writes meta_info.json and rank files; counts_of_rank[r] becomes rank{r}.safetensors. An older
+// statistics folder is replaced as a whole or kept (eplb/statistics_writer.h, which also writes
+// rank by rank).
 Status write_statistics(const std::string& folder, int num_experts, int top_k,
                         const std::vector<std::vector<RankCounts>>& counts_of_rank);
 
@@ -66,7 +68,19 @@ struct RawIds {
 // folder has none.
 Result<std::vector<RawIds>> read_raw_statistics(const std::string& folder,
                                                 IterationWindow window = {});
+// Adds rankN_raw.safetensors to a folder; each file is replaced at once or not at all.
 Status write_raw_statistics(const std::string& folder, const std::vector<RawIds>& ids);
+
+// How often two experts were chosen by the same token, summed over ranks and iterations. A token
+// adds 1 to every ordered pair of its top_k experts, the diagonal included.
+struct Cooccurrence {
+  int num_experts = 0;
+  std::vector<int> layers;      // [num_layers], strictly ascending
+  std::vector<int64_t> counts;  // [num_layers, num_experts, num_experts]
+};
+
+// Sums all cooccurrence_rankN.safetensors of a folder; kNotFound where the folder has none.
+Result<Cooccurrence> read_cooccurrence(const std::string& folder, IterationWindow window = {});
 
 // Sum over the iterations.
 Load total_load(const Statistics& statistics);
