@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "config/limits.h"
 #include "eplb/csv.h"
 #include "eplb/load_rules.h"
 #include "eplb/sglang.h"
@@ -66,9 +67,9 @@ Result<Load> read_load(const std::string& path, IterationWindow window) {
 
 Result<Load> finish_load(Load load, DenseFront dense_front, const std::string& name) {
   const auto width = static_cast<size_t>(load.num_experts);
-  if (load.num_experts < 1 || load.num_experts > kMaxExperts || load.tokens.empty()) {
-    return Status::invalid_input(fmt::format("{}: has {} experts, must be from 1 to {}", name,
-                                             load.num_experts, kMaxExperts));
+  if (load.num_experts < 1 || load.num_experts > kMaxSlots || load.tokens.empty()) {
+    return Status::invalid_input(
+        fmt::format("{}: has {} experts, must be from 1 to {}", name, load.num_experts, kMaxSlots));
   }
   CHECK_EQ(load.tokens.size() % width, size_t{0});
   if (load.layers.empty()) {

@@ -11,7 +11,6 @@ namespace wideep::eplb {
 // Tokens of one expert or layer beyond this are no count of tokens; below it, sums over layers and
 // products with slots and ranks stay inside 64 bits.
 inline constexpr int64_t kMaxLayerTokens = int64_t{1} << 50;
-inline constexpr int kMaxExperts = 1 << 16;
 
 // Whether rows without tokens at the front are dense layers that are left out.
 enum class DenseFront { kKeep, kDrop };

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/text.h"
+#include "config/limits.h"
 #include "eplb/load_rules.h"
 
 namespace wideep::eplb {
@@ -112,7 +113,7 @@ Result<MetaInfo> read_meta_info(const std::string& folder) {
   ASSIGN_OR_RETURN(const Json meta, read_json(path));
   if (!meta.is_object()) return Status::invalid_input(fmt::format("{}: not a JSON object", path));
   MetaInfo info;
-  ASSIGN_OR_RETURN(info.num_experts, read_positive(meta, "num_experts", kMaxExperts, path));
+  ASSIGN_OR_RETURN(info.num_experts, read_positive(meta, "num_experts", kMaxSlots, path));
   ASSIGN_OR_RETURN(info.top_k,
                    read_positive(meta, "num_experts_per_token", info.num_experts, path));
   return info;

@@ -27,7 +27,7 @@ class CountReader : public nlohmann::json_sax<Json> {
   std::vector<int64_t> take_tokens() { return std::move(tokens_); }
 
   bool start_object(size_t) override {
-    if (in_counts()) return fail_value("an object");
+    if (in_counts() || next_is_counts_) return fail_value("an object");
     ++object_depth_;
     return true;
   }
@@ -49,7 +49,7 @@ class CountReader : public nlohmann::json_sax<Json> {
       return true;
     }
     next_is_counts_ = false;
-    if (depth_ == 3 || depth_ == dimensions_) return fail_value("a list");
+    if (depth_ == 3 || (dimensions_ > 0 && depth_ == dimensions_)) return fail_value("a list");
     index_[depth_++] = 0;
     return true;
   }

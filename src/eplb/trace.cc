@@ -12,13 +12,11 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/npy.h"
-#include "eplb/load_rules.h"
+#include "config/limits.h"
 
 namespace wideep::eplb {
 namespace {
 
-constexpr int64_t kMaxLayers = 1 << 16;
-constexpr int64_t kMaxTopK = 1 << 10;
 constexpr std::string_view kExtension = ".npy";
 
 // One id of a mapped array: -1 where it says "not routed", INT64_MAX where an unsigned id is out of
@@ -68,10 +66,10 @@ Result<Part> open_part(const std::string& path) {
   const std::vector<int64_t>& shape = array.shape();
   if (shape.size() != 3 || shape[0] < 1 || shape[1] < 1 || shape[2] < 1 || shape[1] > kMaxLayers ||
       shape[2] > kMaxTopK) {
-    return Status::invalid_input(
-        fmt::format("{}: shape is ({}), must be (tokens, layers, top_k), each at least 1 and top_k "
-                    "at most {}",
-                    path, fmt::join(shape, ", "), kMaxTopK));
+    return Status::invalid_input(fmt::format(
+        "{}: shape is ({}), must be (tokens, layers, top_k), each at least 1, layers at "
+        "most {} and top_k at most {}",
+        path, fmt::join(shape, ", "), kMaxLayers, kMaxTopK));
   }
   const IdReader read = id_reader(array.dtype());
   if (read == nullptr) {
@@ -133,7 +131,7 @@ struct Trace::Impl {
 
 // Looks at every id once, so that nothing later has to. max_experts 0: finds the largest id.
 Status Trace::Impl::check_ids(int max_experts) {
-  const int64_t bound = max_experts > 0 ? max_experts : kMaxExperts;
+  const int64_t bound = max_experts > 0 ? max_experts : kMaxSlots;
   const int64_t ids_per_token = static_cast<int64_t>(layers.size()) * top_k;
   int64_t largest = -1;
   for (const Part& part : parts) {
