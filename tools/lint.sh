@@ -3,8 +3,8 @@
 #
 # usage: tools/lint.sh [--all]      needs build/compile_commands.json (make build)
 # clang-tidy reads the sources that differ from where this branch left main, on CI those of the last
-# day's commits, with what is not committed yet; all of them with --all and where nothing differs.
-# LINT_BASE names another commit to compare with.
+# day's commits, with what is not committed yet. LINT_BASE names another commit to compare with; all
+# sources are read with --all, and where there is no commit to compare with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 failed=0
@@ -35,20 +35,21 @@ tidy_base() {
 }
 
 tidy_files() {
-  local all changed='' base=''
-  all=$(sources 'src/*.cc' 'bench/*.cc' 'tests/*.cc')
+  local base=''
   [ "${1:-}" = --all ] || base=$(tidy_base)
-  if [ -n "$base" ]; then
-    changed=$( (git diff --name-only "$base" --; git ls-files -o --exclude-standard) | sort -u |
-      grep -Fxf <(echo "$all") || true)
+  if [ -z "$base" ]; then
+    sources "${tidy_globs[@]}"
+  else
+    (git diff --name-only --diff-filter=d "$base" -- "${tidy_globs[@]}"
+      git ls-files -o --exclude-standard "${tidy_globs[@]}") | sort -u
   fi
-  echo "${changed:-$all}"
 }
 
+tidy_globs=('src/*.cc' 'bench/*.cc' 'tests/*.cc')
 mapfile -t files < <(tidy_files "$@")
 step "clang-tidy on ${#files[@]} files"
-printf '%s\0' "${files[@]}" |
-  xargs -0 -n 1 -P "$(nproc)" clang-tidy -p build --quiet \
+[ "${#files[@]}" = 0 ] || printf '%s\0' "${files[@]}" |
+  xargs -0 -n 1 -P "$(nproc)" nice clang-tidy -p build --quiet \
     2> >(grep -vE '^[0-9]+ warnings? generated\.$|^Suppressed |^Use -header-filter' >&2) ||
   fail "clang-tidy"
 
