@@ -192,15 +192,25 @@ std::string charts(const LoadReport& report, const std::vector<NamedView>& views
   const std::string_view places = report.per_expert ? "experts or slots" : "ranks";
   return fmt::format(
       R"(<section class="card"><div class="head"><div><h2>Imbalance ratio of each layer</h2>
-<p class="note">(max &minus; mean) / mean of the tokens of {0}, taken at each iteration, then averaged. At 1 the fullest gets twice the mean, and the others wait for it.</p></div><div class="switch" id="axis" role="group" aria-label="Axis"><button type="button" value="linear" aria-pressed="true">Linear</button><button type="button" value="log" aria-pressed="false">Logarithmic</button></div></div>
+<p class="note">(max &minus; mean) / mean of the tokens of {0}, taken at each iteration, then
+averaged. At 1 the fullest gets twice the mean, and the others wait for it.</p></div>
+<div class="switch" id="axis" role="group" aria-label="Axis">
+<button type="button" value="linear" aria-pressed="true">Linear</button>
+<button type="button" value="log" aria-pressed="false">Logarithmic</button></div></div>
 <div class="legend">{1}</div>
 <div id="ratios"></div></section>
 <section class="card"><div class="head"><div><h2>Where the tokens go</h2>
-<p class="note">Tokens of each of the {0} over the mean of its layer, averaged over the iterations. An even load is one flat colour.</p></div><div class="scale" id="scale"></div></div>
+<p class="note">Tokens of each of the {0} over the mean of its layer, averaged over the
+iterations. An even load is one flat colour.</p></div><div class="scale" id="scale"></div></div>
 <div class="heats" id="heat"></div></section>
 <section class="card"><div class="head"><div><h2>Loads of each layer</h2>
-<p class="note">One bar for each of the {0}, averaged over the iterations; the dashed line is the mean. The scale is the same in all layers and ends at <span id="limit"></span> &times; mean; a gap marks a bar that was cut. The number is the imbalance ratio: it counts the peaks of single iterations, which the bars average out.</p></div>
-<div class="switch" id="order" role="group" aria-label="Order"><button type="button" value="layer" aria-pressed="true">By layer</button><button type="button" value="ratio" aria-pressed="false">Most uneven first</button></div></div>
+<p class="note">One bar for each of the {0}, averaged over the iterations; the dashed line is the
+mean. The scale is the same in all layers and ends at <span id="limit"></span> &times; mean; a gap
+marks a bar that was cut. The number is the imbalance ratio: it counts the peaks of single
+iterations, which the bars average out.</p></div>
+<div class="switch" id="order" role="group" aria-label="Order">
+<button type="button" value="layer" aria-pressed="true">By layer</button>
+<button type="button" value="ratio" aria-pressed="false">Most uneven first</button></div></div>
 <div class="legend">{2}</div>
 <div class="multiples" id="layers"></div></section>
 )",
@@ -236,13 +246,15 @@ std::string table(const LoadReport& report, const std::vector<NamedView>& views)
   }
   return fmt::format(
       R"(<section class="card"><div class="head"><div><h2>Numbers</h2>
-<p class="note">mean: tokens of a {}, an iteration. std: sample standard deviation of the {}s (divided by n &minus; 1). Each is taken at every iteration, then averaged; the last row is the plain mean of the layers.</p></div></div>
-<div class="scroll" tabindex="0"><table><thead><tr><th></th>{}</tr><tr><th scope="col">layer</th>{}</tr></thead>
+<p class="note">mean: tokens of a {0}, an iteration. std: sample standard deviation of the {0}s
+(divided by n &minus; 1). Each is taken at every iteration, then averaged; the last row is the plain
+mean of the layers.</p></div></div>
+<div class="scroll" tabindex="0"><table>
+<thead><tr><th></th>{1}</tr><tr><th scope="col">layer</th>{2}</tr></thead>
 <tbody>
-{}</tbody><tfoot><tr><th scope="row">average</th>{}</tr></tfoot></table></div></section>
+{3}</tbody><tfoot><tr><th scope="row">average</th>{4}</tr></tfoot></table></div></section>
 )",
-      report.per_expert ? "slot" : "rank", report.per_expert ? "slot" : "rank", groups, names, rows,
-      table_cells(views, -1));
+      report.per_expert ? "slot" : "rank", groups, names, rows, table_cells(views, -1));
 }
 
 }  // namespace
@@ -283,7 +295,8 @@ std::string load_report_html(const LoadReport& report, const ReportSource& sourc
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>Expert load: {}</title>
 <style>{}</style>
 </head>

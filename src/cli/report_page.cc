@@ -38,8 +38,8 @@ h3 { font-size: 13px; font-weight: 600; }
   padding: 20px; margin-top: 16px; }
 .summary .card { margin: 0; padding: 16px 20px; }
 .summary h2 { font-size: 13px; color: var(--muted); font-weight: 500; }
-.summary .value { color: var(--ink); font-size: 26px; line-height: 1.3; font-weight: 650; letter-spacing: -0.01em;
-  white-space: nowrap; margin: 2px 0 4px; }
+.summary .value { color: var(--ink); font-size: 26px; line-height: 1.3; font-weight: 650;
+  letter-spacing: -0.01em; white-space: nowrap; margin: 2px 0 4px; }
 .arrow { color: var(--muted); font-weight: 400; padding: 0 6px; }
 .summary p, .note { color: var(--muted); font-size: 13px; max-width: 92ch; }
 .recorded { color: var(--recorded); } .projected { color: var(--projected); }
@@ -53,7 +53,8 @@ h3 { font-size: 13px; font-weight: 600; }
   margin-right: 6px; background: currentColor; }
 svg, canvas { display: block; }
 svg text { font-size: 12px; fill: var(--muted); }
-.heats { display: grid; gap: 20px 32px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
+.heats { display: grid; gap: 20px 32px;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
 .heats h3, .heats .note { margin-bottom: 6px; }
 .scale { width: 240px; max-width: 100%; font-size: 12px; color: var(--muted); }
 .scale .bar { height: 10px; border-radius: 3px; border: 1px solid var(--line); }
@@ -61,14 +62,16 @@ svg text { font-size: 12px; fill: var(--muted); }
 .scale .ticks span { position: absolute; transform: translateX(-50%); white-space: nowrap; }
 .scale .ticks span:first-child { transform: none; }
 .scale .ticks span:last-child { transform: translateX(-100%); }
-.multiples { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(208px, 1fr)); }
+.multiples { display: grid; gap: 12px;
+  grid-template-columns: repeat(auto-fill, minmax(208px, 1fr)); }
 .multiples figure { border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px; }
 .multiples figcaption { display: flex; justify-content: space-between; gap: 8px;
   margin-bottom: 6px; font-size: 13px; }
 .multiples figcaption b { font-weight: 600; }
 .multiples svg { width: 100%; height: 48px; border-bottom: 1px solid var(--link); }
 .multiples svg + svg { margin-top: 6px; }
-.switch { display: inline-flex; border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
+.switch { display: inline-flex; border: 1px solid var(--line); border-radius: 8px;
+  overflow: hidden; }
 .switch button { font: inherit; font-size: 13px; color: var(--muted); background: none; border: 0;
   padding: 4px 12px; cursor: pointer; }
 .switch button[aria-pressed=true] { background: var(--grid); color: var(--ink); font-weight: 600; }
@@ -103,7 +106,8 @@ const tokens = value => value.toLocaleString('en', {maximumFractionDigits: value
 const ratio = value => value.toFixed(value >= 0.01 || value === 0 ? 3 : 4);
 const load = (view, layer, place) => view.tokens[layer * view.places + place];
 // Tokens over the mean of the layer's places; 0 for a layer without tokens.
-const relative = (view, layer, place) => view.mean[layer] && load(view, layer, place) / view.mean[layer];
+const relative = (view, layer, place) =>
+    view.mean[layer] && load(view, layer, place) / view.mean[layer];
 const fullest = heats.reduce((max, view) => data.layers.reduce((inner, _, layer) => {
   for (let p = 0; p < view.places; ++p) inner = Math.max(inner, relative(view, layer, p));
   return inner;
@@ -169,7 +173,8 @@ const ratios = data.views.flatMap(view => view.ratio);
 // Axes of the ratios: part(value) in [0, 1] and the ticks [value, text].
 function linearAxis() {
   const max = Math.max(1e-3, ...ratios), step = niceStep(max, 5);
-  const count = Math.ceil(max / step - 1e-9), digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  const count = Math.ceil(max / step - 1e-9);
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const ticks = Array.from({length: count + 1}, (_, i) => [i * step, (i * step).toFixed(digits)]);
   return {part: value => value / (count * step), ticks};
 }
@@ -177,9 +182,11 @@ function linearAxis() {
 // Whole decades; a ratio of 0 sits on the axis.
 function logAxis() {
   const above = ratios.filter(value => value > 1e-6);
-  const low = Math.floor(Math.log10(Math.min(0.1, ...above))), high = Math.ceil(Math.log10(Math.max(1, ...above)));
-  const ticks = Array.from({length: high - low + 1}, (_, i) => [10 ** (low + i), String(+(10 ** (low + i)).toPrecision(1))]);
-  return {part: value => value > 0 ? Math.max(0, (Math.log10(value) - low) / (high - low)) : 0, ticks};
+  const low = Math.floor(Math.log10(Math.min(0.1, ...above)));
+  const high = Math.ceil(Math.log10(Math.max(1, ...above)));
+  const powers = Array.from({length: high - low + 1}, (_, i) => 10 ** (low + i));
+  const part = value => value > 0 ? Math.max(0, (Math.log10(value) - low) / (high - low)) : 0;
+  return {part, ticks: powers.map(power => [power, String(+power.toPrecision(1))])};
 }
 
 let logarithmic = false;
@@ -193,25 +200,32 @@ function drawRatios() {
   const {part, ticks} = logarithmic ? logAxis() : linearAxis();
   const x = layer => left + (layer + 0.5) * band;
   const y = value => height - bottom - part(value) * (height - top - bottom);
-  const root = svg('svg', {width, height, role: 'img', 'aria-label': 'Imbalance ratio of each layer'}, box);
-  for (const [value, text] of ticks) {
-    svg('line', {x1: left, x2: width - right, y1: y(value), y2: y(value), stroke: 'var(--grid)'}, root);
-    svg('text', {x: left - 8, y: y(value) + 4, 'text-anchor': 'end'}, root).textContent = text;
+  const label = {role: 'img', 'aria-label': 'Imbalance ratio of each layer'};
+  const root = svg('svg', {width, height, ...label}, box);
+  const text = (tx, ty, anchor, content) => {
+    svg('text', {x: tx, y: ty, 'text-anchor': anchor}, root).textContent = content;
+  };
+  for (const [value, name] of ticks) {
+    const ends = {x1: left, x2: width - right, y1: y(value), y2: y(value)};
+    svg('line', {...ends, stroke: 'var(--grid)'}, root);
+    text(left - 8, y(value) + 4, 'end', name);
   }
-  svg('text', {x: 0, y: 11}, root).textContent = 'imbalance ratio';
-  svg('text', {x: (left + width - right) / 2, y: height - 4, 'text-anchor': 'middle'}, root).textContent = 'layer';
-  const guide = svg('rect', {y: top, width: band, height: height - top - bottom, fill: 'var(--grid)', visibility: 'hidden'}, root);
+  text(0, 11, 'start', 'imbalance ratio');
+  text((left + width - right) / 2, height - 4, 'middle', 'layer');
+  const column = {y: top, width: band, height: height - top - bottom};
+  const guide = svg('rect', {...column, fill: 'var(--grid)', visibility: 'hidden'}, root);
   const every = Math.max(1, Math.ceil(28 / band));
   const radius = Math.max(2, Math.min(5, band / 3.2));
   data.layers.forEach((name, layer) => {
     const values = data.views.map(view => view.ratio[layer]);
-    svg('line', {x1: x(layer), x2: x(layer), y1: y(Math.max(...values)), y2: y(values.length > 1 ? Math.min(...values) : 0),
-      stroke: 'var(--link)', 'stroke-width': Math.max(1, radius / 2)}, root);
-    data.views.forEach((view, i) => svg('circle', {cx: x(layer), cy: y(values[i]),
-      r: view.key === 'best' ? radius * 0.6 : radius, fill: `var(--${view.key})`}, root));
-    if (layer % every === 0) {
-      svg('text', {x: x(layer), y: height - bottom + 18, 'text-anchor': 'middle'}, root).textContent = name;
-    }
+    const lowest = values.length > 1 ? Math.min(...values) : 0;
+    const ends = {x1: x(layer), x2: x(layer), y1: y(Math.max(...values)), y2: y(lowest)};
+    svg('line', {...ends, stroke: 'var(--link)', 'stroke-width': Math.max(1, radius / 2)}, root);
+    data.views.forEach((view, i) => {
+      const r = view.key === 'best' ? radius * 0.6 : radius;
+      svg('circle', {cx: x(layer), cy: y(values[i]), r, fill: `var(--${view.key})`}, root);
+    });
+    if (layer % every === 0) text(x(layer), height - bottom + 18, 'middle', name);
   });
   hover(root, event => {
     const layer = Math.floor((event.clientX - root.getBoundingClientRect().left - left) / band);
@@ -219,21 +233,24 @@ function drawRatios() {
     guide.setAttribute('visibility', inside ? 'visible' : 'hidden');
     if (!inside) return '';
     guide.setAttribute('x', left + layer * band);
-    return `Layer ${data.layers[layer]}\n` + data.views.map(view => `${view.name}: ${ratio(view.ratio[layer])}`).join('\n');
+    const lines = data.views.map(view => `${view.name}: ${ratio(view.ratio[layer])}`);
+    return [`Layer ${data.layers[layer]}`, ...lines].join('\n');
   });
   root.addEventListener('pointerleave', () => guide.setAttribute('visibility', 'hidden'));
 }
 
 // Magma (van der Walt and Smith): lightness grows evenly, and red and green need not be told apart.
-const magma = ['#1c1044', '#4f127b', '#812581', '#b5367a', '#e55964', '#fb8761', '#fec287', '#fcfdbf']
-    .map(hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16)));
+const magma = ['#1c1044', '#4f127b', '#812581', '#b5367a', '#e55964', '#fb8761', '#fec287',
+               '#fcfdbf'].map(hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16)));
 const isDark = () => matchMedia('(prefers-color-scheme: dark)').matches;
-// Small loads are near the ground in both themes. Above 4 x the mean a square root keeps the mean apart from 0.
+// Where a load is on the scale, 0 to 1. Above 4 x the mean a square root keeps the mean off 0.
 const position = value => fullest > 4 ? Math.sqrt(value / fullest) : value / fullest;
+// Small loads are near the ground in both themes.
 function colour(at) {
   const t = Math.max(0, Math.min(1, isDark() ? at : 1 - at)) * (magma.length - 1);
   const i = Math.min(Math.floor(t), magma.length - 2);
-  return 'rgb(' + magma[i].map((from, c) => Math.round(from + (magma[i + 1][c] - from) * (t - i))).join() + ')';
+  const mixed = magma[i].map((from, c) => Math.round(from + (magma[i + 1][c] - from) * (t - i)));
+  return `rgb(${mixed})`;
 }
 
 function drawScale() {
@@ -248,7 +265,8 @@ function drawScale() {
   for (let mark = step > 1 ? step : 2; position(mark) < 0.8; mark += step) marks.push(mark);
   if (position(1) > 0.8) marks.pop();
   for (const mark of [...marks, fullest]) {
-    html('span', '', mark === fullest ? mark.toFixed(2) : mark, ticks).style.left = position(mark) * 100 + '%';
+    const tick = html('span', '', mark === fullest ? mark.toFixed(2) : mark, ticks);
+    tick.style.left = position(mark) * 100 + '%';
   }
 }
 
@@ -262,31 +280,42 @@ function drawHeat(canvas, view) {
   canvas.style.width = width + 'px';
   canvas.style.height = height + 'px';
   const draw = canvas.getContext('2d');
+  // Edges on whole device pixels, so that cells are sharp, and a gap where there is room for one.
+  const edges = (from, size, number) =>
+      Array.from({length: number + 1}, (_, i) => Math.round((from + i * size) * scale));
+  const columns = edges(left, cell, view.places), rows = edges(top, line, count);
   const gap = cell >= 6 ? scale : 0;
   for (let layer = 0; layer < count; ++layer) {
-    const y0 = Math.round((top + layer * line) * scale), y1 = Math.round((top + (layer + 1) * line) * scale);
+    const tall = rows[layer + 1] - rows[layer] - scale;
     for (let place = 0; place < view.places; ++place) {
-      const x0 = Math.round((left + place * cell) * scale), x1 = Math.round((left + (place + 1) * cell) * scale);
+      const wide = Math.max(1, columns[place + 1] - columns[place] - gap);
       draw.fillStyle = colour(position(relative(view, layer, place)));
-      draw.fillRect(x0, y0, Math.max(1, x1 - x0 - gap), Math.max(1, y1 - y0 - (line >= 6 ? scale : 0)));
+      draw.fillRect(columns[place], rows[layer], wide, tall);
     }
   }
   draw.scale(scale, scale);
   draw.font = '12px ' + getComputedStyle(document.body).fontFamily;
   draw.fillStyle = css('muted');
   draw.textAlign = 'right';
-  const everyRow = Math.ceil(14 / line), everyColumn = Math.max(1, niceStep(view.places, Math.max(1, (width - left) / 36)));
-  for (let layer = 0; layer < count; layer += everyRow) draw.fillText(data.layers[layer], left - 6, top + (layer + 0.5) * line + 4);
+  for (let layer = 0; layer < count; layer += Math.ceil(14 / line)) {
+    draw.fillText(data.layers[layer], left - 6, top + (layer + 0.5) * line + 4);
+  }
   draw.textAlign = 'center';
-  for (let place = 0; place < view.places; place += everyColumn) draw.fillText(place, left + (place + 0.5) * cell, height - bottom + 16);
+  const every = Math.max(1, niceStep(view.places, Math.max(1, (width - left) / 36)));
+  for (let place = 0; place < view.places; place += every) {
+    draw.fillText(place, left + (place + 0.5) * cell, height - bottom + 16);
+  }
   draw.fillText(view.unit, left + (width - left) / 2, height - 4);
+  // The [layer, place] under the pointer.
   canvas.at = event => {
     const box = canvas.getBoundingClientRect();
-    return [Math.floor((event.clientY - box.top - top) / line), Math.floor((event.clientX - box.left - left) / cell)];
+    const x = event.clientX - box.left - left, y = event.clientY - box.top - top;
+    return [Math.floor(y / line), Math.floor(x / cell)];
   };
 }
 
-const describe = (view, layer, place) => `Layer ${data.layers[layer]}, ${view.unit} ${place}\n${view.name}: ` +
+const describe = (view, layer, place) =>
+    `Layer ${data.layers[layer]}, ${view.unit} ${place}\n${view.name}: ` +
     `${tokens(load(view, layer, place))} tokens, ${relative(view, layer, place).toFixed(2)} x mean`;
 
 const canvases = heats.map(view => {
@@ -303,10 +332,37 @@ const canvases = heats.map(view => {
   return canvas;
 });
 
-// The same scale in every layer; the dashed line is the mean, and a gap marks a bar that was cut.
+// One strip of bars of a layer in a view. The scale is the same everywhere; the dashed line is the
+// mean, and a gap marks a bar that was cut.
+function drawStrip(view, layer, figure) {
+  const height = 48;
+  const label = {role: 'img', 'aria-label': `Layer ${data.layers[layer]}, ${view.name}`};
+  const box = {viewBox: `0 0 ${view.places} ${height}`, preserveAspectRatio: 'none'};
+  const root = svg('svg', {...box, ...label}, figure);
+  const bar = view.places > 96 ? 1 : 0.82;
+  let path = '', cuts = '';
+  for (let place = 0; place < view.places; ++place) {
+    const value = relative(view, layer, place), x = (place + (1 - bar) / 2).toFixed(2);
+    const tall = Math.min(height, value / barLimit * height).toFixed(2);
+    path += `M${x} ${height}v-${tall}h${bar}v${tall}z`;
+    if (value > barLimit * 1.001) cuts += `M${x} 7h${bar}`;
+  }
+  svg('path', {d: path, fill: `var(--${view.key})`}, root);
+  svg('path', {d: cuts, stroke: 'var(--card)', 'stroke-width': 3}, root);
+  const mean = height - height / barLimit;
+  const ends = {x1: 0, x2: view.places, y1: mean, y2: mean, 'vector-effect': 'non-scaling-stroke'};
+  const dashes = {'stroke-dasharray': '3 3', 'stroke-opacity': 0.7};
+  svg('line', {...ends, ...dashes, stroke: 'var(--ink)'}, root);
+  hover(root, event => {
+    const frame = root.getBoundingClientRect();
+    const place = Math.floor((event.clientX - frame.left) / frame.width * view.places);
+    return describe(view, layer, Math.max(0, Math.min(view.places - 1, place)));
+  });
+}
+
 function drawLayers() {
   document.getElementById('limit').textContent = barLimit.toFixed(1);
-  const grid = document.getElementById('layers'), height = 48;
+  const grid = document.getElementById('layers');
   const figures = data.layers.map((name, layer) => {
     const figure = html('figure', '', undefined, grid);
     const caption = html('figcaption', '', undefined, figure);
@@ -315,26 +371,7 @@ function drawLayers() {
     heats.forEach((view, i) => {
       if (i) html('span', 'arrow', '\u2192', values);
       html('span', view.key, ratio(view.ratio[layer]), values);
-      const root = svg('svg', {viewBox: `0 0 ${view.places} ${height}`, preserveAspectRatio: 'none', role: 'img',
-        'aria-label': `Layer ${name}, ${view.name}`}, figure);
-      const bar = view.places > 96 ? 1 : 0.82;
-      let path = '', cuts = '';
-      for (let place = 0; place < view.places; ++place) {
-        const value = relative(view, layer, place), x = (place + (1 - bar) / 2).toFixed(2);
-        const tall = Math.min(height, value / barLimit * height).toFixed(2);
-        path += `M${x} ${height}v-${tall}h${bar}v${tall}z`;
-        if (value > barLimit * 1.001) cuts += `M${x} 7h${bar}`;
-      }
-      svg('path', {d: path, fill: `var(--${view.key})`}, root);
-      svg('path', {d: cuts, stroke: 'var(--card)', 'stroke-width': 3}, root);
-      const mean = height - height / barLimit;
-      svg('line', {x1: 0, x2: view.places, y1: mean, y2: mean, stroke: 'var(--ink)', 'stroke-dasharray': '3 3',
-        'stroke-opacity': 0.7, 'vector-effect': 'non-scaling-stroke'}, root);
-      hover(root, event => {
-        const box = root.getBoundingClientRect();
-        const place = Math.floor((event.clientX - box.left) / box.width * view.places);
-        return describe(view, layer, Math.max(0, Math.min(view.places - 1, place)));
-      });
+      drawStrip(view, layer, figure);
     });
     return figure;
   });

@@ -8,9 +8,13 @@
 
 #include "base/status.h"
 #include "eplb/statistics.h"
+#include "eplb/trace.h"
 #include "eplb/types.h"
 
 namespace wideep::eplb {
+
+// As matrices of each layer they are a Cooccurrence (eplb/statistics.h), which can also be read
+// from the files that some recorders write.
 
 // [num_experts, num_experts]: ordered pairs of different experts that one token was routed to, over
 // all tokens of `experts` ([num_tokens, top_k] ids; -1: not routed). Symmetric, diagonal 0, and a
@@ -23,6 +27,16 @@ Result<std::vector<int64_t>> cooccurrence_matrix(std::span<const int32_t> expert
 Result<std::vector<int64_t>> cooccurrence_matrix(const std::vector<RawIds>& records, int layer,
                                                  int num_experts);
 
+// The same of a trace: [trace.num_experts(), trace.num_experts()] of one row of trace.layers().
+std::vector<int64_t> cooccurrence_matrix(const Trace& trace, int layer_index);
+
+// The matrices of every layer, on all cores.
+Result<Cooccurrence> total_cooccurrence(const std::vector<RawIds>& records, int num_experts);
+Cooccurrence total_cooccurrence(const Trace& trace);
+
+// Layers of `records`, ascending.
+std::vector<int> layers_of(const std::vector<RawIds>& records);
+
 // Pairs of one layer, by where a placement puts their two experts.
 struct CooccurrenceRow {
   int layer = 0;
@@ -32,9 +46,10 @@ struct CooccurrenceRow {
   double within_ratio = 0;  // within_rank / total; 0 where there is no pair
 };
 
-// matrix: [num_experts, num_experts] of cooccurrence_matrix. slots: [num_slots] expert of each
-// slot. Replicas take an even and independent share: a pair (i, j) counts 1 / (n_i n_j) for each
-// pair of their slots, n being the number of replicas. O(num_slots slots_per_rank + num_experts^2).
+// matrix: [num_experts, num_experts]; the diagonal is not looked at. slots: [num_slots] expert of
+// each slot. Replicas take an even and independent share: a pair (i, j) counts 1 / (n_i n_j) for
+// each pair of their slots, n being the number of replicas. O(num_slots slots_per_rank +
+// num_experts^2).
 CooccurrenceRow cooccurrence_row(int layer, std::span<const int64_t> matrix, const Shape& shape,
                                  std::span<const int> slots);
 

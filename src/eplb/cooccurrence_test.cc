@@ -149,6 +149,14 @@ TEST(CooccurrenceRow, AgreesWithTheExpandedMatrix) {
   }
 }
 
+TEST(CooccurrenceRow, DoesNotLookAtTheDiagonal) {
+  // As in the files of recorders that count an expert with itself.
+  const std::vector<int64_t> matrix = {9, 4, 4, 7};
+  const CooccurrenceRow row = cooccurrence_row(0, matrix, {2, 4, 2}, std::vector<int>{0, 0, 1, 1});
+  EXPECT_DOUBLE_EQ(row.within_rank, 0);
+  EXPECT_DOUBLE_EQ(row.total, 8);
+}
+
 TEST(CooccurrenceRow, IsZeroWithoutPairs) {
   const std::vector<int64_t> matrix(4, 0);
   const CooccurrenceRow row = cooccurrence_row(0, matrix, {2, 2, 2}, std::vector<int>{0, 1});

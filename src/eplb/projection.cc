@@ -54,17 +54,67 @@ void project_best(const Statistics& statistics, int layer_index, const Shape& sh
   }
 }
 
+Status check_sizes(const Plan& plan, int num_experts, int num_ranks) {
+  if (num_experts != plan.num_experts) {
+    return Status::invalid_input(fmt::format(
+        "projection: the plan places {} experts, but the counts have {} columns{}",
+        plan.num_experts, num_experts,
+        num_experts == plan.num_slots
+            ? ", one a slot: they were recorded with a balancer active; project counts that were "
+              "recorded without one"
+            : "; both must be of the same model"));
+  }
+  if (num_ranks < 1 || plan.num_slots % num_ranks != 0) {
+    return Status::invalid_input(
+        fmt::format("projection: num_slots {} of the plan is not divisible by ep_size {}; give the "
+                    "EP size that the plan was made for with --ep_size",
+                    plan.num_slots, num_ranks));
+  }
+  return Status::ok();
+}
+
 }  // namespace
 
-Result<PlaceLoads> recorded_loads(const Statistics& statistics, int num_ranks, Place place) {
-  const int width = statistics.num_experts;
-  if (num_ranks < 1 || width % num_ranks != 0) {
+Result<Placement> contiguous_placement(int num_experts, std::span<const int> layers,
+                                       int num_ranks) {
+  if (num_ranks < 1 || num_experts % num_ranks != 0) {
     return Status::invalid_input(
         fmt::format("ep_size: {} ranks cannot share {} experts or slots evenly: choose an ep_size "
                     "that divides {}, or project a plan",
-                    num_ranks, width, width));
+                    num_ranks, num_experts, num_experts));
   }
-  const Shape shape{width, width, num_ranks};
+  Placement placement{.shape = {num_experts, num_experts, num_ranks},
+                      .layers = {layers.begin(), layers.end()}};
+  const std::vector<int> row = default_assignment(placement.shape);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    placement.slots.insert(placement.slots.end(), row.begin(), row.end());
+  }
+  return placement;
+}
+
+Result<Placement> plan_placement(const Plan& plan, int num_experts, std::span<const int> layers,
+                                 int num_ranks) {
+  RETURN_IF_ERROR(check_sizes(plan, num_experts, num_ranks));
+  Placement placement{.shape = plan.shape(num_ranks), .layers = {layers.begin(), layers.end()}};
+  for (const int layer : layers) {
+    const auto it = std::lower_bound(plan.layers.begin(), plan.layers.end(), layer);
+    if (it == plan.layers.end() || *it != layer) {
+      return Status::invalid_input(
+          fmt::format("projection: layer {} is in the counts, but not among the plan's layers {} "
+                      "to {}; a plan needs every MoE layer, those of MTP too",
+                      layer, plan.layers.empty() ? 0 : plan.layers.front(),
+                      plan.layers.empty() ? 0 : plan.layers.back()));
+    }
+    const auto row = plan.row(static_cast<int>(it - plan.layers.begin()));
+    placement.slots.insert(placement.slots.end(), row.begin(), row.end());
+  }
+  return placement;
+}
+
+Result<PlaceLoads> recorded_loads(const Statistics& statistics, int num_ranks, Place place) {
+  ASSIGN_OR_RETURN(const Placement placement,
+                   contiguous_placement(statistics.num_experts, statistics.layers, num_ranks));
+  const Shape& shape = placement.shape;
   PlaceLoads loads = empty_loads(statistics, shape, place);
   for (int i = 0; i < loads.num_iterations; ++i) {
     for (int l = 0; l < loads.num_layers(); ++l) {
@@ -76,49 +126,14 @@ Result<PlaceLoads> recorded_loads(const Statistics& statistics, int num_ranks, P
 
 Result<PlaceLoads> projected_loads(const Statistics& statistics, const Plan& plan, int num_ranks,
                                    Place place, ReplicaSplit split) {
-  RETURN_IF_ERROR(check_projection(plan, statistics.num_experts, statistics.layers, num_ranks));
-  const Shape shape = plan.shape(num_ranks);
-  PlaceLoads loads = empty_loads(statistics, shape, place);
+  ASSIGN_OR_RETURN(const Placement placement,
+                   plan_placement(plan, statistics.num_experts, statistics.layers, num_ranks));
+  PlaceLoads loads = empty_loads(statistics, placement.shape, place);
+  const auto project = split == ReplicaSplit::kEven ? project_even : project_best;
   for (int l = 0; l < loads.num_layers(); ++l) {
-    const auto slots = plan.row(plan_row(plan, statistics.layers[l]));
-    const auto project = split == ReplicaSplit::kEven ? project_even : project_best;
-    project(statistics, l, shape, slots, loads);
+    project(statistics, l, placement.shape, placement.row(l), loads);
   }
   return loads;
-}
-
-Status check_projection(const Plan& plan, int num_experts, std::span<const int> layers,
-                        int num_ranks) {
-  if (num_experts != plan.num_experts) {
-    const bool counts_slots = num_experts == plan.num_slots;
-    return Status::invalid_input(fmt::format(
-        "projection: the plan places {} experts, but the counts have {} columns{}",
-        plan.num_experts, num_experts,
-        counts_slots ? ", one a slot: they were recorded with a balancer active; project counts "
-                       "that were recorded without one"
-                     : "; both must be of the same model"));
-  }
-  if (num_ranks < 1 || plan.num_slots % num_ranks != 0) {
-    return Status::invalid_input(
-        fmt::format("projection: num_slots {} of the plan is not divisible by ep_size {}; give the "
-                    "EP size that the plan was made for with --ep_size",
-                    plan.num_slots, num_ranks));
-  }
-  for (const int layer : layers) {
-    if (plan_row(plan, layer) >= 0) continue;
-    return Status::invalid_input(
-        fmt::format("projection: layer {} is in the counts, but not among the plan's layers "
-                    "{} to {}; a plan needs every MoE layer, those of MTP too",
-                    layer, plan.layers.empty() ? 0 : plan.layers.front(),
-                    plan.layers.empty() ? 0 : plan.layers.back()));
-  }
-  return Status::ok();
-}
-
-int plan_row(const Plan& plan, int layer) {
-  const auto it = std::lower_bound(plan.layers.begin(), plan.layers.end(), layer);
-  if (it == plan.layers.end() || *it != layer) return -1;
-  return static_cast<int>(it - plan.layers.begin());
 }
 
 }  // namespace wideep::eplb

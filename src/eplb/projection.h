@@ -12,6 +12,27 @@
 
 namespace wideep::eplb {
 
+// The slots of some layers on a number of ranks.
+struct Placement {
+  Shape shape;
+  std::vector<int> layers = {};  // [num_layers]
+  std::vector<int> slots = {};   // [num_layers, num_slots] expert of each slot
+
+  std::span<const int> row(int layer_index) const {
+    return {slots.data() + static_cast<int64_t>(layer_index) * shape.num_slots,
+            static_cast<size_t>(shape.num_slots)};
+  }
+};
+
+// Every expert once, in contiguous blocks. kInvalidInput where num_ranks does not divide
+// num_experts.
+Result<Placement> contiguous_placement(int num_experts, std::span<const int> layers, int num_ranks);
+
+// What `plan` says of `layers`; its other layers are left out. kInvalidInput where it lacks one of
+// them, is not of num_experts experts, or num_ranks does not divide its slots.
+Result<Placement> plan_placement(const Plan& plan, int num_experts, std::span<const int> layers,
+                                 int num_ranks);
+
 // Where tokens are added up. An expert without a plan is a slot of its own.
 enum class Place { kRank, kSlot };
 
@@ -44,18 +65,10 @@ enum class ReplicaSplit {
   kBest,  // each iteration's exact best split (eplb/split.h): what per_batch gives
 };
 
-// The counts as they would have been with `plan` on num_ranks ranks. kInvalidInput where the
-// statistics count slots instead of the plan's experts, the plan lacks one of their layers, or
-// num_ranks does not divide its slots. Layers of the plan that the statistics lack are left out.
-// O(num_iterations num_layers num_slots) for kEven; a split for each iteration and layer for kBest.
+// The counts as they would have been with `plan` on num_ranks ranks; kInvalidInput as
+// plan_placement. O(num_iterations num_layers num_slots) for kEven; a split for each iteration and
+// layer for kBest.
 Result<PlaceLoads> projected_loads(const Statistics& statistics, const Plan& plan, int num_ranks,
                                    Place place, ReplicaSplit split);
-
-// What the projections check: that a plan fits num_experts columns, each of `layers` and num_ranks.
-Status check_projection(const Plan& plan, int num_experts, std::span<const int> layers,
-                        int num_ranks);
-
-// The row of `layer` in plan; -1 where it has none.
-int plan_row(const Plan& plan, int layer);
 
 }  // namespace wideep::eplb

@@ -158,12 +158,23 @@ TEST(ProjectedLoads, AgreeWithTheEvaluatorOnRandomPlans) {
   }
 }
 
-TEST(PlanRow, FindsALayer) {
-  const Plan plan = small_plan();
-  EXPECT_EQ(plan_row(plan, 3), 0);
-  EXPECT_EQ(plan_row(plan, 9), 2);
-  EXPECT_EQ(plan_row(plan, 5), -1);
-  EXPECT_EQ(plan_row(plan, 10), -1);
+TEST(PlanPlacement, TakesTheLayersThatAreAskedFor) {
+  const std::vector<int> layers = {4, 9};
+  const Placement placement = plan_placement(small_plan(), 4, layers, 2).value();
+  EXPECT_EQ(placement.shape.num_ranks, 2);
+  EXPECT_THAT(placement.row(0), ElementsAre(0, 1, 2, 3, 2, 1));
+  EXPECT_THAT(placement.row(1), ElementsAre(0, 1, 2, 3, 0, 1));
+  EXPECT_FALSE(plan_placement(small_plan(), 4, std::vector<int>{5}, 2).is_ok());
+  EXPECT_FALSE(plan_placement(small_plan(), 4, std::vector<int>{10}, 2).is_ok());
+  EXPECT_FALSE(
+      plan_placement({.num_experts = 4, .num_slots = 4, .layers = {}, .slots = {}}, 4, layers, 2)
+          .is_ok());
+}
+
+TEST(ContiguousPlacement, HoldsEveryExpertOnce) {
+  const Placement placement = contiguous_placement(4, std::vector<int>{1, 2}, 2).value();
+  EXPECT_EQ(placement.shape.num_slots, 4);
+  EXPECT_THAT(placement.row(1), ElementsAre(0, 1, 2, 3));
 }
 
 }  // namespace

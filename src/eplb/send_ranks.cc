@@ -90,6 +90,18 @@ Result<SendRanksRow> send_ranks_row(const std::vector<RawIds>& records, int laye
   return mean.row(layer);
 }
 
+SendRanksRow send_ranks_row(const Trace& trace, int layer_index, const Shape& shape,
+                            std::span<const int> slots) {
+  CHECK_EQ(trace.num_experts(), shape.num_experts);
+  Mean mean(shape, slots);
+  std::vector<int> chosen(trace.top_k());
+  for (int64_t token = 0; token < trace.num_tokens(); ++token) {
+    trace.experts(token, layer_index, chosen.data());
+    mean.add(chosen);
+  }
+  return mean.row(trace.layers()[layer_index]);
+}
+
 double average_send_ranks(std::span<const SendRanksRow> rows) {
   double sum = 0;
   for (const SendRanksRow& row : rows) sum += row.ranks;

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "eplb/statistics.h"
+#include "eplb/trace.h"
 #include "eplb/types.h"
 
 namespace wideep::eplb {
@@ -46,6 +47,10 @@ struct SendRanksRow {
 // that the placement does not know.
 Result<SendRanksRow> send_ranks_row(const std::vector<RawIds>& records, int layer,
                                     const Shape& shape, std::span<const int> slots);
+
+// The same over one row of trace.layers(); trace.num_experts() must be shape.num_experts.
+SendRanksRow send_ranks_row(const Trace& trace, int layer_index, const Shape& shape,
+                            std::span<const int> slots);
 
 // Unweighted mean of the layers; 0 for none.
 double average_send_ranks(std::span<const SendRanksRow> rows);

@@ -1,0 +1,110 @@
+// wideep eplb report: how uneven the recorded load is, and how even a plan would have made it.
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "base/file.h"
+#include "cli/commands.h"
+#include "cli/report_flags.h"
+#include "cli/report_html.h"
+#include "cli/text_table.h"
+#include "eplb/report.h"
+
+namespace wideep::cli {
+namespace {
+
+using eplb::LoadReport;
+using eplb::LoadRow;
+using eplb::LoadView;
+
+struct Flags {
+  ReportFlags report;
+  bool per_expert = false;
+  std::string html;
+};
+
+std::string load_table_text(const LoadReport& report) {
+  TextColumn mean{"mean", {}};
+  TextColumn std{"std", {}};
+  TextColumn ratio{"imbalance-ratio", {}};
+  const auto add = [&](const LoadRow& row) {
+    mean.values.push_back(row.mean);
+    std.values.push_back(row.std);
+    ratio.values.push_back(row.imbalance_ratio);
+  };
+  const eplb::LoadTable& table = report.main().table;
+  for (const LoadRow& row : table.rows) add(row);
+  add(table.average);
+  return text_table(row_labels(report.layers), {mean, std, ratio});
+}
+
+OrderedJson row_json(const LoadRow& row) {
+  return {{"mean", row.mean}, {"std", row.std}, {"imbalance_ratio", row.imbalance_ratio}};
+}
+
+OrderedJson view_json(const LoadView& view) {
+  OrderedJson layers = OrderedJson::array();
+  for (const LoadRow& row : view.table.rows) {
+    OrderedJson layer = {{"layer", row.layer}};
+    layer.update(row_json(row));
+    const auto tokens = view.row(static_cast<int>(layers.size()));
+    layer["tokens"] = std::vector<double>(tokens.begin(), tokens.end());
+    layers.push_back(std::move(layer));
+  }
+  return {{"ep_size", view.num_ranks},
+          {"num_slots", view.num_slots},
+          {"average", row_json(view.table.average)},
+          {"layers", std::move(layers)}};
+}
+
+OrderedJson report_json(const Flags& flags, const LoadReport& report) {
+  OrderedJson json = {{"expert_statistic_path", flags.report.statistics},
+                      {"num_experts", report.num_experts},
+                      {"top_k", report.top_k},
+                      {"iter_start", report.iter_start},
+                      {"iter_stop", report.iter_stop},
+                      {"per_expert", report.per_expert}};
+  if (report.recorded) json["recorded"] = view_json(*report.recorded);
+  if (report.projected) {
+    json["projection_eplb_config_path"] = flags.report.plan;
+    json["projected"] = view_json(*report.projected);
+    json["projected_best_split"] = view_json(*report.best_split);
+  }
+  return json;
+}
+
+Status run(const Flags& flags) {
+  ASSIGN_OR_RETURN(const auto plan, read_projection(flags.report));
+  ASSIGN_OR_RETURN(const eplb::Statistics statistics,
+                   eplb::read_statistics(flags.report.statistics, flags.report.window));
+  ASSIGN_OR_RETURN(const int ep_size, choose_ep_size(flags.report, statistics.num_ranks));
+  ASSIGN_OR_RETURN(const LoadReport report,
+                   eplb::make_load_report(statistics, {.ep_size = ep_size,
+                                                       .per_expert = flags.per_expert,
+                                                       .plan = plan ? &*plan : nullptr}));
+  // Files first: a table on the screen means that they are there.
+  RETURN_IF_ERROR(write_report_json(flags.report.json, report_json(flags, report)));
+  if (!flags.html.empty()) {
+    RETURN_IF_ERROR(write_file(
+        flags.html, load_report_html(report, {flags.report.statistics, flags.report.plan})));
+  }
+  fmt::print("Load statistics:\n{}", load_table_text(report));
+  return Status::ok();
+}
+
+}  // namespace
+
+void add_eplb_report(CLI::App& eplb) {
+  CLI::App* command =
+      eplb.add_subcommand("report", "Report how uneven recorded expert loads are, and with a plan");
+  // Lives as long as the callback, which CLI11 copies.
+  const auto flags = std::make_shared<Flags>();
+  add_report_flags(*command, flags->report);
+  command->get_option("--expert_statistic_path")->required();
+  command->add_flag("--per_expert", flags->per_expert,
+                    "One number an expert (a slot with a plan) instead of one a rank");
+  command->add_option("--html", flags->html, "Write the report as one page to this file");
+  command->callback([flags] { finish(run(*flags)); });
+}
+
+}  // namespace wideep::cli
