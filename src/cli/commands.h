@@ -21,4 +21,9 @@ T value_or_finish(Result<T> result) {
 
 void add_info(CLI::App& parent);
 
+// Subcommands of `wideep eplb`.
+void add_eplb_report(CLI::App& eplb);
+void add_eplb_report_cooccurrence(CLI::App& eplb);
+void add_eplb_report_send_ranks(CLI::App& eplb);
+
 }  // namespace wideep::cli
