@@ -43,7 +43,7 @@ sanitize:
 fuzz:
 	@$(SETUP) fuzz
 	@cmake --preset fuzz $(launcher) --log-level=WARNING
-	@cmake --build build-fuzz
+	@cmake --build build-fuzz --target fuzzers
 	@tools/fuzz.sh $(FUZZ_SECONDS)
 
 clean:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The balancer's whole workflow on a load of DeepSeek-R1's shape (data/README.md), without a GPU:
+# The balancer's whole workflow on a load of DeepSeek-R1's shape (made by tools/make_sample_load.py), without a GPU:
 # sample statistics as 32 ranks would have recorded them, report, plan 36 ranks with 288 slots,
 # evaluate, and write the page of before and after. Outputs: build/demo/.
 set -euo pipefail
