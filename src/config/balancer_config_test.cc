@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/file.h"
+#include "base/file_testing.h"
 #include "base/random.h"
 
 namespace wideep {
@@ -126,8 +126,8 @@ TEST(BalancerConfig, NamesTheExtraKeyOfOtherPlanners) {
 }
 
 TEST(BalancerConfig, ReadsFiles) {
-  const std::string path = ::testing::TempDir() + "/balancer_config_test.yaml";
-  ASSERT_TRUE(write_file(path, "num_slots: 8\n").is_ok());
+  const TemporaryFolder folder;
+  const std::string path = folder.write("balancer.yaml", "num_slots: 8\n");
   const Result<BalancerConfig> config = read_balancer_config(path);
   ASSERT_TRUE(config.is_ok());
   EXPECT_EQ(config->num_slots, 8);

@@ -5,11 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <numeric>
 #include <set>
 
-#include "base/file.h"
+#include "base/file_testing.h"
 
 namespace wideep::eplb {
 namespace {
@@ -129,12 +128,6 @@ TEST(BatchSourceTest, ErrorsSayWhichFlag) {
 // Traces written for the test: 2 layers, top-1, 8-bit ids.
 class TraceBatchTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = ::testing::TempDir() + "/wideep_batch_source_test";
-    ASSERT_TRUE(make_directory(folder_).is_ok());
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   // Layer 0 has the ids as they are, layer 1 has 9 - id.
   std::string write(const std::string& name, const std::vector<int>& ids,
                     const std::string& lengths) {
@@ -150,13 +143,11 @@ class TraceBatchTest : public ::testing::Test {
       npy += static_cast<char>(id);
       npy += static_cast<char>(9 - id);
     }
-    const std::string path = join_path(folder_, name + ".npy");
-    EXPECT_TRUE(write_file(path, npy).is_ok());
-    EXPECT_TRUE(write_file(join_path(folder_, name + ".lens.json"), lengths).is_ok());
-    return path;
+    folder_.write(name + ".lens.json", lengths);
+    return folder_.write(name + ".npy", npy);
   }
 
-  std::string folder_;
+  TemporaryFolder folder_;
 };
 
 TEST_F(TraceBatchTest, SequenceTakesConsecutiveTokensOfOneText) {
@@ -239,7 +230,7 @@ TEST_F(TraceBatchTest, ErrorsNameTheMismatch) {
               HasSubstr("--top_k 3: the trace has 1 experts a token"));
   EXPECT_THAT(message({path}, {.num_ranks = 1}), HasSubstr("--tokens_per_rank: needed"));
   EXPECT_THAT(message({}, {.num_ranks = 1}), HasSubstr("--load"));
-  const auto csv = join_path(folder_, "load.csv");
+  const auto csv = folder_ / "load.csv";
   EXPECT_THAT(message({path, csv}, {.num_ranks = 1}), HasSubstr("load.csv"));
 }
 

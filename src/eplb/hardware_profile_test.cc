@@ -3,9 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
-
-#include "base/file.h"
+#include "base/file_testing.h"
 
 namespace wideep::eplb {
 namespace {
@@ -33,14 +31,9 @@ const MoeModel kModel{
 
 class HardwareProfileTest : public ::testing::Test {
  protected:
-  std::string write(const std::string& text) {
-    const std::string path = ::testing::TempDir() + "/wideep_profile_test.json";
-    EXPECT_TRUE(write_file(path, text).is_ok());
-    return path;
-  }
-  void TearDown() override {
-    std::filesystem::remove(::testing::TempDir() + "/wideep_profile_test.json");
-  }
+  std::string write(const std::string& text) { return folder_.write("profile.json", text); }
+
+  TemporaryFolder folder_;
 };
 
 TEST_F(HardwareProfileTest, LayerTimeByHand) {
