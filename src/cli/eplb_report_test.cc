@@ -14,7 +14,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::Not;
 
 // Statistics of two ranks, iterations 100 and 101, layers 3 and 4, four experts, top-2. Summed over
 // the ranks: layer 3 has 12 4 0 0 and 6 2 8 0, layer 4 has 1 2 3 4 and 4 3 2 1.
@@ -138,7 +137,7 @@ TEST_F(EplbReport, WritesJson) {
   EXPECT_EQ(recorded["recorded"]["ep_size"], 2);
   EXPECT_EQ(recorded["recorded"]["layers"][1]["layer"], 4);
   EXPECT_EQ(recorded["recorded"]["layers"][1]["imbalance_ratio"], 0.4);
-  EXPECT_EQ(recorded["recorded"]["layers"][0]["tokens"], Json({12.0, 4.0}));
+  EXPECT_EQ(recorded["recorded"]["layers"][0]["tokens"], Json::array({12.0, 4.0}));
 
   ASSERT_EQ(report({"--json", folder_ / "b.json", "--projection_eplb_config_path", plan_,
                     "--ep_size", "3"})

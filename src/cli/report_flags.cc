@@ -85,6 +85,7 @@ Result<eplb::Placement> choose_placement(const std::optional<eplb::Plan>& plan, 
 
 std::vector<std::string> row_labels(const std::vector<int>& layers) {
   std::vector<std::string> labels;
+  labels.reserve(layers.size() + 1);
   for (const int layer : layers) labels.push_back(std::to_string(layer));
   labels.emplace_back("average");
   return labels;

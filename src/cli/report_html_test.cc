@@ -145,18 +145,18 @@ TEST(LoadReportHtml, GivesTheChartsTheNumbersOfTheReport) {
       .num_experts = 4, .num_slots = 6, .layers = {7}, .slots = {0, 0, 1, 0, 2, 3}};
   const Json data = data_of(load_report_html(
       eplb::make_load_report(statistics, {.plan = &plan}).value(), {"dir", "plan.yaml"}));
-  EXPECT_EQ(data["layers"], Json({7}));
+  EXPECT_EQ(data["layers"], Json::array({7}));
   ASSERT_EQ(data["views"].size(), 3u);
   const Json& before = data["views"][0];
   EXPECT_EQ(before["title"], "Before: 2 ranks");
-  EXPECT_EQ(before["tokens"], Json({16, 0}));
-  EXPECT_EQ(before["mean"], Json({8}));
-  EXPECT_EQ(before["ratio"], Json({1}));
+  EXPECT_EQ(before["tokens"], Json::array({16, 0}));
+  EXPECT_EQ(before["mean"], Json::array({8}));
+  EXPECT_EQ(before["ratio"], Json::array({1}));
   const Json& after = data["views"][1];
   EXPECT_EQ(after["key"], "projected");
-  EXPECT_EQ(after["tokens"], Json({12, 4}));
-  EXPECT_EQ(after["ratio"], Json({0.5}));
-  EXPECT_EQ(data["views"][2]["ratio"], Json({0}));
+  EXPECT_EQ(after["tokens"], Json::array({12, 4}));
+  EXPECT_EQ(after["ratio"], Json::array({0.5}));
+  EXPECT_EQ(data["views"][2]["ratio"], Json::array({0}));
 }
 
 TEST(LoadReportHtml, NamesThePlacesOfThePerExpertView) {

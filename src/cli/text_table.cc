@@ -28,6 +28,7 @@ void trim_common_zeros(std::vector<std::string>& texts) {
 
 std::vector<std::string> format_column(const std::vector<double>& values) {
   std::vector<std::string> texts;
+  texts.reserve(values.size());
   for (const double value : values) texts.push_back(fmt::format("{:.6f}", value));
   trim_common_zeros(texts);
   const bool has_small = std::any_of(values.begin(), values.end(), [](double value) {
@@ -50,6 +51,7 @@ std::string text_table(const std::vector<std::string>& labels,
   const size_t label_width = widest(labels);
   std::string header(label_width, ' ');
   std::vector<std::string> lines;
+  lines.reserve(labels.size());
   for (const std::string& label : labels)
     lines.push_back(fmt::format("{:<{}}", label, label_width));
   for (const TextColumn& column : columns) {

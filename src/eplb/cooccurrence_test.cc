@@ -39,6 +39,20 @@ TEST(CooccurrenceMatrix, SumsRanksAndIterationsOfOneLayer) {
   EXPECT_THAT(cooccurrence_matrix(records, 9, 2).value(), ElementsAre(0, 0, 0, 0));
 }
 
+TEST(TotalCooccurrence, HasAMatrixForEachLayer) {
+  const std::vector<RawIds> records = {
+      {.rank = 0, .iteration = 5, .layer = 9, .top_k = 2, .experts = {0, 1}},
+      {.rank = 0, .iteration = 5, .layer = 4, .top_k = 2, .experts = {1, 0, 0, 1}},
+      {.rank = 1, .iteration = 5, .layer = 9, .top_k = 2, .experts = {}},
+  };
+  EXPECT_THAT(layers_of(records), ElementsAre(4, 9));
+  const Cooccurrence total = total_cooccurrence(records, 2).value();
+  EXPECT_EQ(total.num_experts, 2);
+  EXPECT_THAT(total.layers, ElementsAre(4, 9));
+  EXPECT_THAT(total.counts, ElementsAre(0, 2, 2, 0, 0, 1, 1, 0));
+  EXPECT_FALSE(total_cooccurrence(records, 1).is_ok());
+}
+
 TEST(CooccurrenceMatrix, RefusesAnUnknownExpert) {
   const auto too_large = cooccurrence_matrix(std::vector<int32_t>{0, 4}, 2, 4);
   ASSERT_FALSE(too_large.is_ok());
