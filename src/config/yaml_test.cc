@@ -18,6 +18,25 @@ YamlDocument parsed(std::string_view text) {
   return document.is_ok() ? std::move(document).value() : YamlDocument();
 }
 
+std::string rewrite(const YamlNode& node) {
+  std::string text;
+  switch (node.kind()) {
+    case YamlKind::kNull:
+      return "null";
+    case YamlKind::kScalar:
+      return std::string(node.text());
+    case YamlKind::kList:
+      for (const YamlNode& item : node.items()) text += rewrite(item) + ",";
+      return "[" + text + "]";
+    case YamlKind::kMap:
+      for (const auto& [key, value] : node.entries()) {
+        text += fmt::format("{}: {},", key.text(), rewrite(value));
+      }
+      return "{" + text + "}";
+  }
+  return text;
+}
+
 std::string refusal(std::string_view text) {
   const Result<YamlDocument> document = YamlDocument::parse(text, "t.yaml");
   EXPECT_FALSE(document.is_ok()) << text;
@@ -142,6 +161,33 @@ TEST(Yaml, LimitsSizes) {
   EXPECT_EQ(read_yaml("/nonexistent/x.yaml").status().code(), StatusCode::kNotFound);
 }
 
+TEST(Yaml, ListsOfIntegersAreReadInEveryPlace) {
+  const YamlDocument document = parsed(
+      "é: 1\n"
+      "plan:\n"
+      "  3: [10, 2,3]\n"
+      "  4: [ 7 ]\r\n"
+      "  5: [1, 2,]\n"
+      "  6:\n"
+      "    [8, 9]\n");
+  const YamlNode plan = *document.root().find("plan");
+  EXPECT_EQ(rewrite(plan), "{3: [10,2,3,],4: [7,],5: [1,2,],6: [8,9,],}");
+  const auto items = plan.find("3")->items();
+  EXPECT_EQ(items[1].line(), 3);
+  EXPECT_EQ(items[1].column(), 11);
+  EXPECT_EQ(plan.find("6")->items()[1].line(), 7);
+}
+
+TEST(Yaml, WhatOnlyLooksLikeAListIsLeftAlone) {
+  const YamlDocument document = parsed(
+      "text: |\n  a: [1, 2]\n"
+      "quoted: \"x\n  [3, 4]\"\n"
+      "list: [5, 6]\n");
+  EXPECT_EQ(document.root().find("text")->text(), "a: [1, 2]\n");
+  EXPECT_EQ(document.root().find("quoted")->text(), "x [3, 4]");
+  EXPECT_EQ(rewrite(*document.root().find("list")), "[5,6,]");
+}
+
 // Random trees written as flow YAML read back as they were written.
 class RandomTree {
  public:
@@ -176,25 +222,6 @@ class RandomTree {
 
   Random random_;
 };
-
-std::string rewrite(const YamlNode& node) {
-  std::string text;
-  switch (node.kind()) {
-    case YamlKind::kNull:
-      return "null";
-    case YamlKind::kScalar:
-      return std::string(node.text());
-    case YamlKind::kList:
-      for (const YamlNode& item : node.items()) text += rewrite(item) + ",";
-      return "[" + text + "]";
-    case YamlKind::kMap:
-      for (const auto& [key, value] : node.entries()) {
-        text += fmt::format("{}: {},", key.text(), rewrite(value));
-      }
-      return "{" + text + "}";
-  }
-  return text;
-}
 
 TEST(Yaml, RandomTreesReadBack) {
   for (uint64_t seed = 0; seed < 200; ++seed) {
