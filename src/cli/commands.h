@@ -19,6 +19,7 @@ T value_or_finish(Result<T> result) {
   return std::move(result).value();
 }
 
+void add_config(CLI::App& parent);
 void add_info(CLI::App& parent);
 
 // Subcommands of `wideep eplb`.

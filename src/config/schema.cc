@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "config/schema_keys.h"
 
 namespace wideep {
 namespace {
@@ -56,7 +57,7 @@ Status Violations::status() const {
 }
 
 std::string ReadContext::place(const YamlNode& node) const {
-  return fmt::format("{}:{}", file, node.line());
+  return has_lines ? fmt::format("{}:{}", file, node.line()) : file;
 }
 
 void ReadContext::fail(const YamlNode& node, std::string_view path, std::string_view rule) const {
@@ -86,10 +87,13 @@ std::string describe(const YamlNode& node) {
   return "";
 }
 
-std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates) {
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
   const std::vector<std::string_view> views(candidates.begin(), candidates.end());
-  const std::string nearest = nearest_word(word.substr(0, kMaxShown), views);
-  return nearest.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", nearest);
+  return nearest_word(word.substr(0, kMaxShown), views);
+}
+
+std::string did_you_mean(std::string_view candidate) {
+  return candidate.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", candidate);
 }
 
 std::optional<int64_t> scalar_int(const YamlNode& node) {
@@ -120,6 +124,13 @@ std::string origin_line(const std::string& line, const std::string& path, const 
   const auto origin = origins.find(path);
   return fmt::format("{:<{}}  # {}\n", line, kCommentColumn,
                      origin == origins.end() ? "default" : shorten(origin->second.place));
+}
+
+std::string must_be(const std::string& type) {
+  const std::string_view word = std::string_view(type).substr(0, type.find_first_of(" ,"));
+  if (word == "integer") return "must be an " + type;
+  const bool is_noun = word == "number" || word == "list";
+  return (is_noun ? "must be a " : "must be ") + type;
 }
 
 std::string yaml_string(std::string_view text) {

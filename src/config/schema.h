@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,7 +29,8 @@ struct Origin {
 };
 using Origins = std::map<std::string, Origin>;
 
-// Violations of one input, a line each.
+// Violations of one input, a line each, and the keys whose values are therefore not to be trusted:
+// a rule over several keys is not judged where one of them is doubtful.
 class Violations {
  public:
   void add(std::string line) { lines_.push_back(std::move(line)); }
@@ -38,12 +40,17 @@ class Violations {
   // The lines of a failed status; nothing for kOk.
   void add(const Status& status);
 
+  void doubt(std::string_view path) { doubtful_.emplace(path); }
+  bool doubtful(std::string_view path) const { return doubtful_.contains(path); }
+
+  size_t size() const { return lines_.size(); }
   bool empty() const { return lines_.empty(); }
   // kInvalidInput with all lines, at most 100 of them and then how many more there are.
   Status status() const;
 
  private:
   std::vector<std::string> lines_;
+  std::set<std::string, std::less<>> doubtful_;
 };
 
 // One read of one document: its name for messages and what has been found so far.
@@ -51,6 +58,7 @@ struct ReadContext {
   const std::string& file;
   Violations& violations;
   Origins& origins;
+  bool has_lines = true;  // false: `file` is a flag
 
   std::string place(const YamlNode& node) const;
   void fail(const YamlNode& node, std::string_view path, std::string_view rule) const;
@@ -60,8 +68,10 @@ struct ReadContext {
 
 // A value as messages show it: a scalar's text (shortened), "null", "a list of 3", "a map".
 std::string describe(const YamlNode& node);
-// " (did you mean "x"?)" for the nearest of the candidates, or "".
-std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates);
+// The nearest of the candidates, or "".
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+// " (did you mean "x"?)", or "" for "".
+std::string did_you_mean(std::string_view candidate);
 
 // Strict scalars: nullopt where the node is not one. Integers are decimal without leading zeros;
 // booleans are those of YAML 1.1 (true, yes, on, ...); a quoted scalar is only ever a string.
@@ -105,9 +115,9 @@ struct Key {
 template <typename T>
 struct Section {
   std::string path;
-  std::function<void(T&)> enter = nullptr;  // makes it exist
-  std::function<void(T&)> clear = nullptr;  // null
-  std::function<bool(const T&)> present = nullptr;
+  std::function<void(T&)> enter;  // makes it exist
+  std::function<void(T&)> clear;  // null
+  std::function<bool(const T&)> present;
 };
 
 // A key that TensorRT-LLM has and this project does not read, with the reason.
@@ -187,6 +197,11 @@ class Schema {
     return dot == std::string::npos ? "" : path.substr(0, dot);
   }
 
+  std::string target_of(const std::string& path) const {
+    const Key<T>* key = find(path);
+    return key == nullptr || key->target.empty() ? path : key->target;
+  }
+
   void read_map(const ReadContext& context, const YamlNode& map, const std::string& prefix,
                 T& out) const {
     for (const auto& [name, value] : map.entries()) {
@@ -226,7 +241,9 @@ class Schema {
     }
     const Key<T>* reader = key.read ? &key : find(target);
     CHECK(reader != nullptr && reader->read);
+    const size_t before = context.violations.size();
     reader->read(context, key.path, value, out);
+    if (context.violations.size() > before) context.violations.doubt(target);
   }
 
   void fail_unknown(const ReadContext& context, const std::string& path, const YamlNode& name,
@@ -245,9 +262,14 @@ class Schema {
     };
     for (const Key<T>& key : keys) consider(key.path);
     for (const Section<T>& section : sections) consider(section.path);
-    const std::string hint = elsewhere.empty() ? did_you_mean(name.text(), near)
-                                               : " (did you mean \"" + elsewhere + "\"?)";
-    context.violations.add(context.place(name), path, describe(value), "unknown key" + hint);
+    std::string meant = elsewhere;
+    if (meant.empty()) {
+      meant = nearest(name.text(), near);
+      // What was meant has its default now: no rule should complain about that as well.
+      if (!meant.empty()) context.violations.doubt(target_of(prefix + meant));
+    }
+    context.violations.add(context.place(name), path, describe(value),
+                           "unknown key" + did_you_mean(meant));
   }
 
   void refuse_keys_of_null(const ReadContext& context, const T& out) const {
