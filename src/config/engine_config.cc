@@ -79,8 +79,8 @@ void complete(EngineConfig& config) {
     graph.batch_sizes = cuda_graph_batch_sizes(graph.max_batch_size, graph.enable_padding);
   } else {
     std::ranges::sort(graph.batch_sizes);
-    const auto repeated = std::ranges::unique(graph.batch_sizes);
-    graph.batch_sizes.erase(repeated.begin(), repeated.end());
+    graph.batch_sizes.erase(std::unique(graph.batch_sizes.begin(), graph.batch_sizes.end()),
+                            graph.batch_sizes.end());
     if (graph.max_batch_size == 0) graph.max_batch_size = graph.batch_sizes.back();
   }
 }
