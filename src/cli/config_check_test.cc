@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "base/file.h"
+#include "base/file_testing.h"
 #include "cli/commands.h"
 #include "config/config.h"
 
@@ -40,25 +40,21 @@ Outcome run_config(std::vector<std::string> arguments) {
   return outcome;
 }
 
-std::string write(const std::string& name, const std::string& text) {
-  const std::string path = join_path(::testing::TempDir(), name);
-  EXPECT_TRUE(write_file(path, text).is_ok());
-  return path;
-}
-
 TEST(ConfigCheck, PrintsAConfigurationThatPasses) {
-  const std::string path = write("config_check_good.yaml", "enable_attention_dp: true\n");
+  const TemporaryFolder folder;
+  const std::string path = folder.write("good.yaml", "enable_attention_dp: true\n");
   const Outcome outcome = run_config({"check", path, "--tp", "8", "--ep", "8"});
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_EQ(outcome.err, "");
   EXPECT_THAT(outcome.out, HasSubstr("moe_expert_parallel_size: 8 "));
   EXPECT_THAT(outcome.out, HasSubstr("# " + path + ":1\n"));
-  const Outcome again = run_config({"check", write("config_check_again.yaml", outcome.out)});
+  const Outcome again = run_config({"check", folder.write("again.yaml", outcome.out)});
   EXPECT_EQ(again.exit_code, 0) << again.err;
 }
 
 TEST(ConfigCheck, PrintsEveryViolationAndLeavesWithTwo) {
-  const std::string path = write("config_check_bad.yaml", "moe_confg: 1\nmax_seq_len: 0\n");
+  const TemporaryFolder folder;
+  const std::string path = folder.write("bad.yaml", "moe_confg: 1\nmax_seq_len: 0\n");
   const Outcome outcome = run_config({"check", path, "--tp", "0"});
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_EQ(outcome.out, "");

@@ -93,7 +93,7 @@ TEST(BalancerConfig, ReportsAllViolationsAtOnce) {
               "  4: 7\n"
               "  05: [0]\n"),
       "plan.yaml:1: num_slot: 4: unknown key (did you mean \"num_slots\"?)\n"
-      "plan.yaml:2: layer_updates_per_iter: -1: must be integer 0 to 1024\n"
+      "plan.yaml:2: layer_updates_per_iter: -1: must be an integer 0 to 1024\n"
       "plan.yaml:4: initial_global_assignments: x: a key must be a decoder layer, 0 to 1023\n"
       "plan.yaml:5: initial_global_assignments.3[2]: -2: must be an expert id, 0 to 1023\n"
       "plan.yaml:6: initial_global_assignments.4: 7: must be a list of expert ids, one for "
@@ -111,7 +111,7 @@ TEST(BalancerConfig, RefusesWrongTypes) {
   EXPECT_THAT(refusal(""), HasSubstr("must be a map with num_slots"));
   EXPECT_THAT(refusal("[1, 2]"), HasSubstr("must be a map with num_slots"));
   EXPECT_THAT(refusal("num_slots: 288.0"), HasSubstr("plan.yaml:1: num_slots: 288.0: must be"));
-  EXPECT_THAT(refusal("num_slots: \"288\""), HasSubstr("num_slots: \"288\": must be"));
+  EXPECT_THAT(refusal("num_slots: \"288\""), HasSubstr("num_slots: \"288\": must be an integer 1"));
   EXPECT_THAT(refusal("num_slots: 0"), HasSubstr("integer 1 to 32767"));
   EXPECT_THAT(refusal("num_slots: 32768"), HasSubstr("integer 1 to 32767"));
   EXPECT_THAT(refusal("num_slots: 99999999999999999999"), HasSubstr("integer 1 to 32767"));

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/file.h"
+#include "base/file_testing.h"
 
 namespace wideep {
 namespace {
@@ -33,18 +34,9 @@ std::string refusal(std::string_view yaml, const EngineOverrides& flags = {}) {
 class EngineConfigFiles : public ::testing::Test {
  protected:
   void SetUp() override {
-    // Tests run side by side: a folder each.
-    const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = join_path(::testing::TempDir(), fmt::format("engine_config_{}", test->name()));
-    ASSERT_TRUE(make_directory(folder_).is_ok());
-    write("moe_load_balancer.yaml", "num_slots: 288\nlayer_updates_per_iter: 2\n");
+    folder_.write("moe_load_balancer.yaml", "num_slots: 288\nlayer_updates_per_iter: 2\n");
   }
-  std::string write(const std::string& name, const std::string& text) {
-    const std::string path = join_path(folder_, name);
-    EXPECT_TRUE(write_file(path, text).is_ok());
-    return path;
-  }
-  std::string folder_;
+  const TemporaryFolder folder_;
 };
 
 TEST(EngineConfig, DefaultsOfAnEmptyFile) {
@@ -61,29 +53,29 @@ TEST(EngineConfig, DefaultsOfAnEmptyFile) {
 }
 
 TEST_F(EngineConfigFiles, WideEpOfTheReadme) {
-  const std::string path = write("new.yaml",
-                                 "enable_attention_dp: true\n"
-                                 "moe_config:\n"
-                                 "    backend: WideEP\n"
-                                 "    max_num_tokens: 9216\n"
-                                 "    load_balancer: ./moe_load_balancer.yaml\n");
+  const std::string path = folder_.write("new.yaml",
+                                         "enable_attention_dp: true\n"
+                                         "moe_config:\n"
+                                         "    backend: WideEP\n"
+                                         "    max_num_tokens: 9216\n"
+                                         "    load_balancer: ./moe_load_balancer.yaml\n");
   const Result<EngineConfig> config = load_engine_config(path, {.tp = 36, .ep = 36});
   ASSERT_TRUE(config.is_ok()) << config.status().message();
   EXPECT_EQ(config->moe.backend, MoeBackend::kWideEp);
   EXPECT_EQ(config->moe.max_num_tokens, 9216);
   EXPECT_EQ(config->parallel.tensor_parallel_size, 36);
-  EXPECT_EQ(config->moe.load_balancer_path, join_path(folder_, "moe_load_balancer.yaml"));
+  EXPECT_EQ(config->moe.load_balancer_path, folder_ / "moe_load_balancer.yaml");
   EXPECT_EQ(config->moe.load_balancer->num_slots, 288);
   EXPECT_EQ(config->origins.at("moe_config.backend").place, path + ":3");
   EXPECT_EQ(config->origins.at("moe_expert_parallel_size").place, "--ep");
 }
 
 TEST_F(EngineConfigFiles, FlatKeysOfTheBalancerGuide) {
-  const std::string path = write("old.yaml",
-                                 "enable_attention_dp: true\n"
-                                 "use_cuda_graph: true\n"
-                                 "moe_max_num_tokens: 9216\n"
-                                 "moe_load_balancer: ./moe_load_balancer.yaml\n");
+  const std::string path = folder_.write("old.yaml",
+                                         "enable_attention_dp: true\n"
+                                         "use_cuda_graph: true\n"
+                                         "moe_max_num_tokens: 9216\n"
+                                         "moe_load_balancer: ./moe_load_balancer.yaml\n");
   const Result<EngineConfig> config =
       load_engine_config(path, {.tp = 36, .ep = 36, .kv_cache_free_gpu_mem_fraction = 0.75});
   ASSERT_TRUE(config.is_ok()) << config.status().message();
@@ -109,7 +101,7 @@ TEST_F(EngineConfigFiles, ResolvedConfigurationReadsBackAsItself) {
       "cuda_graph_config: {enable_padding: true, max_batch_size: 512}\nload_format: dummy\n",
   };
   for (const std::string& text : texts) {
-    const std::string path = write("e.yaml", text);
+    const std::string path = folder_.write("e.yaml", text);
     const Result<EngineConfig> config = load_engine_config(path);
     ASSERT_TRUE(config.is_ok()) << config.status().message();
     const auto without_origins = [](EngineConfig c) {
@@ -132,7 +124,8 @@ TEST_F(EngineConfigFiles, LoadBalancerIsNullPathOrMap) {
             "e.yaml:4: moe_load_balancer: ./none.yaml: no such file beside the configuration or in "
             "the working directory");
   EXPECT_THAT(refusal(sizes + "moe_load_balancer: [1]\n"), HasSubstr("must be a path, a map"));
-  const std::string broken = write("broken.yaml", "num_slots: 8\nlayer_update_per_iter: 3\n");
+  const std::string broken =
+      folder_.write("broken.yaml", "num_slots: 8\nlayer_update_per_iter: 3\n");
   EXPECT_EQ(
       refusal(sizes + "moe_load_balancer: " + broken + "\n"),
       broken +
@@ -315,7 +308,7 @@ TEST_F(EngineConfigFiles, ExamplesOfTheDocumentationLoad) {
     begin += fence.size();
     const std::string block = text->substr(begin, text->find("```", begin) - begin);
     if (!block.starts_with("# engine.yaml")) continue;
-    const Result<EngineConfig> config = load_engine_config(write("engine.yaml", block));
+    const Result<EngineConfig> config = load_engine_config(folder_.write("engine.yaml", block));
     EXPECT_TRUE(config.is_ok()) << block << config.status().message();
     ++examples;
   }
