@@ -84,43 +84,43 @@ template <typename T>
 struct DTypeOf;
 template <>
 struct DTypeOf<uint8_t> {
-  static constexpr DType value = DType::kU8;
+  static constexpr DType kValue = DType::kU8;
 };
 template <>
 struct DTypeOf<int8_t> {
-  static constexpr DType value = DType::kI8;
+  static constexpr DType kValue = DType::kI8;
 };
 template <>
 struct DTypeOf<uint16_t> {
-  static constexpr DType value = DType::kU16;
+  static constexpr DType kValue = DType::kU16;
 };
 template <>
 struct DTypeOf<int16_t> {
-  static constexpr DType value = DType::kI16;
+  static constexpr DType kValue = DType::kI16;
 };
 template <>
 struct DTypeOf<uint32_t> {
-  static constexpr DType value = DType::kU32;
+  static constexpr DType kValue = DType::kU32;
 };
 template <>
 struct DTypeOf<int32_t> {
-  static constexpr DType value = DType::kI32;
+  static constexpr DType kValue = DType::kI32;
 };
 template <>
 struct DTypeOf<uint64_t> {
-  static constexpr DType value = DType::kU64;
+  static constexpr DType kValue = DType::kU64;
 };
 template <>
 struct DTypeOf<int64_t> {
-  static constexpr DType value = DType::kI64;
+  static constexpr DType kValue = DType::kI64;
 };
 template <>
 struct DTypeOf<float> {
-  static constexpr DType value = DType::kF32;
+  static constexpr DType kValue = DType::kF32;
 };
 template <>
 struct DTypeOf<double> {
-  static constexpr DType value = DType::kF64;
+  static constexpr DType kValue = DType::kF64;
 };
 
 }  // namespace wideep

@@ -32,7 +32,7 @@ class TemporaryFolder {
 
   // Writes a file of the folder and gives its path.
   std::string write(std::string_view name, std::string_view contents) const {
-    const std::string path = *this / name;
+    std::string path = *this / name;
     std::ofstream(path, std::ios::binary) << contents;
     return path;
   }

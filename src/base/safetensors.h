@@ -44,7 +44,7 @@ class TensorValues {
     values_ = copy_;
   }
   TensorValues(const TensorValues&) = delete;
-  TensorValues(TensorValues&&) = default;  // a moved vector keeps its elements' address
+  TensorValues(TensorValues&&) noexcept = default;  // a moved vector keeps its elements' address
 
   std::span<const T> span() const { return values_; }
 
@@ -75,7 +75,7 @@ class Safetensors {
   // The values of a tensor whose dtype is T's; another dtype is an error that names both.
   template <typename T>
   Result<TensorValues<T>> values(const TensorEntry& tensor) const {
-    if (tensor.dtype != DTypeOf<T>::value) return dtype_error(tensor, DTypeOf<T>::value);
+    if (tensor.dtype != DTypeOf<T>::kValue) return dtype_error(tensor, DTypeOf<T>::kValue);
     return TensorValues<T>(bytes(tensor));
   }
 

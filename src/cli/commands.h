@@ -20,6 +20,7 @@ T value_or_finish(Result<T> result) {
 }
 
 void add_config(CLI::App& parent);
+void add_eplb_import(CLI::App& parent);
 void add_info(CLI::App& parent);
 
 // Subcommands of `wideep eplb`.

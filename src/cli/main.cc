@@ -7,6 +7,7 @@ int main(int argc, char** argv) {
   CLI::App* eplb = app.add_subcommand("eplb", "Measure expert load and balance it");
   eplb->require_subcommand(1);
   wideep::cli::add_config(app);
+  wideep::cli::add_eplb_import(*eplb);
   wideep::cli::add_info(app);
   wideep::cli::add_eplb_report(*eplb);
   wideep::cli::add_eplb_report_cooccurrence(*eplb);

@@ -49,6 +49,11 @@ Result<LoadFormat> load_format(const std::string& path) {
 
 Result<Load> read_load(const std::string& path, IterationWindow window) {
   ASSIGN_OR_RETURN(const LoadFormat format, load_format(path));
+  return read_load_as(format, path, window);
+}
+
+Result<Load> read_load_as(LoadFormat format, const std::string& path, IterationWindow window,
+                          const std::string& dataset) {
   if (format == LoadFormat::kStatistics) {
     ASSIGN_OR_RETURN(const Statistics statistics, read_statistics(path, window));
     return finish_load(total_load(statistics), DenseFront::kKeep, path);
@@ -62,7 +67,8 @@ Result<Load> read_load(const std::string& path, IterationWindow window) {
     return total_load(trace);
   }
   ASSIGN_OR_RETURN(const std::string text, read_file(path));
-  return format == LoadFormat::kSglang ? parse_sglang_load(text, path) : parse_csv_load(text, path);
+  return format == LoadFormat::kSglang ? parse_sglang_load(text, path)
+                                       : parse_csv_load(text, path, dataset);
 }
 
 Result<Load> finish_load(Load load, DenseFront dense_front, const std::string& name) {

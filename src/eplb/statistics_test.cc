@@ -44,7 +44,7 @@ void write_tensors(const std::string& path, const std::vector<Entry<T>>& entries
   std::vector<TensorToWrite> tensors;
   for (const Entry<T>& entry : entries) {
     tensors.push_back(
-        {entry.key, DTypeOf<T>::value, entry.shape, std::as_bytes(std::span(entry.values))});
+        {entry.key, DTypeOf<T>::kValue, entry.shape, std::as_bytes(std::span(entry.values))});
   }
   ASSERT_TRUE(write_safetensors(path, tensors).is_ok());
 }

@@ -22,8 +22,8 @@ using ::testing::HasSubstr;
 template <typename T>
 std::string write_ids(const TemporaryFolder& folder, const char* name,
                       const std::vector<int64_t>& shape, const std::vector<T>& ids) {
-  const std::string path = folder / name;
-  EXPECT_TRUE(write_npy(path, DTypeOf<T>::value, shape, std::as_bytes(std::span(ids))).is_ok());
+  std::string path = folder / name;
+  EXPECT_TRUE(write_npy(path, DTypeOf<T>::kValue, shape, std::as_bytes(std::span(ids))).is_ok());
   return path;
 }
 
