@@ -25,8 +25,8 @@ const Spellings<MoeBackend>& moe_backends() {
 
 // null and -1 leave the choice to the mapping.
 template <typename Access>
-EngineKey auto_int_key(std::string path, Access access, std::string doc) {
-  EngineKey key = int_key<Engine>(std::move(path), access, kRanks, std::move(doc));
+EngineKey auto_int_key(const std::string& path, Access access, const std::string& doc) {
+  EngineKey key = int_key<Engine>(path, access, kRanks, doc);
   key.type += " (or -1)";
   key.read = [read = key.read, access](const ReadContext& context, const std::string& written,
                                        const YamlNode& node, Engine& out) {

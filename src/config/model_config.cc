@@ -279,7 +279,7 @@ Result<Architecture> find_architecture(const Json& json, const std::string& name
   std::vector<std::string> names;
   for (const Architecture& architecture : kArchitectures) {
     if (wanted == architecture.name) return architecture;
-    names.push_back(architecture.name);
+    names.emplace_back(architecture.name);
   }
   return Status::invalid_input(fmt::format("{}: architectures: {}: must be one of {}{}", name,
                                            wanted.substr(0, 60), fmt::join(names, ", "),

@@ -10,7 +10,6 @@
 namespace wideep {
 namespace {
 
-constexpr size_t kMaxLines = 100;
 constexpr size_t kMaxShown = 60;       // bytes of a value in a message
 constexpr size_t kCommentColumn = 46;  // of the origins in a written configuration
 
@@ -49,10 +48,9 @@ void Violations::add(const Status& status) {
 }
 
 Status Violations::status() const {
-  if (lines_.empty()) return Status::ok();
-  const size_t shown = std::min(lines_.size(), kMaxLines);
-  std::string message = fmt::format("{}", fmt::join(lines_.begin(), lines_.begin() + shown, "\n"));
-  if (shown < lines_.size()) message += fmt::format("\n... and {} more", lines_.size() - shown);
+  if (empty()) return Status::ok();
+  std::string message = fmt::format("{}", fmt::join(lines_, "\n"));
+  if (count_ > lines_.size()) message += fmt::format("\n... and {} more", count_ - lines_.size());
   return Status::invalid_input(std::move(message));
 }
 

@@ -33,7 +33,10 @@ using Origins = std::map<std::string, Origin>;
 // a rule over several keys is not judged where one of them is doubtful.
 class Violations {
  public:
-  void add(std::string line) { lines_.push_back(std::move(line)); }
+  void add(std::string line) {
+    if (!is_full()) lines_.push_back(std::move(line));
+    ++count_;
+  }
   // The line "place: key: value: rule".
   void add(std::string_view place, std::string_view key, std::string_view value,
            std::string_view rule);
@@ -43,13 +46,18 @@ class Violations {
   void doubt(std::string_view path) { doubtful_.emplace(path); }
   bool doubtful(std::string_view path) const { return doubtful_.contains(path); }
 
-  size_t size() const { return lines_.size(); }
-  bool empty() const { return lines_.empty(); }
+  size_t size() const { return count_; }
+  bool empty() const { return count_ == 0; }
+  // Are as many lines kept as will be shown? Further ones are only counted.
+  bool is_full() const { return lines_.size() >= kMaxLines; }
   // kInvalidInput with all lines, at most 100 of them and then how many more there are.
   Status status() const;
 
  private:
+  static constexpr size_t kMaxLines = 100;
+
   std::vector<std::string> lines_;
+  size_t count_ = 0;
   std::set<std::string, std::less<>> doubtful_;
 };
 
@@ -169,11 +177,11 @@ class Schema {
       open = section;
       if (!present) continue;
       const std::string name = section.empty() ? key.path : key.path.substr(section.size() + 1);
-      const std::string indent = section.empty() ? "" : "  ";
+      std::string line = section.empty() ? "" : "  ";
       const std::string value = key.write(config);
-      text += value.starts_with('\n')
-                  ? indent + name + ":" + value
-                  : origin_line(indent + name + ": " + value, key.path, origins);
+      const bool is_block = value.starts_with('\n');
+      line.append(name).append(is_block ? ":" : ": ").append(value);
+      text += is_block ? line : origin_line(line, key.path, origins);
     }
     return text;
   }
@@ -248,6 +256,8 @@ class Schema {
 
   void fail_unknown(const ReadContext& context, const std::string& path, const YamlNode& name,
                     const YamlNode& value, const std::string& prefix) const {
+    // The wrong file may have a million of them; the nearest word of each takes a while.
+    if (context.violations.is_full()) return context.violations.add("");
     for (const RefusedKey& key : refused) {
       if (key.path == path)
         return context.violations.add(context.place(name), path, describe(value), key.reason);

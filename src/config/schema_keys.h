@@ -22,9 +22,9 @@
 namespace wideep {
 
 template <typename T>
-struct is_optional : std::false_type {};
+struct IsOptional : std::false_type {};
 template <typename T>
-struct is_optional<std::optional<T>> : std::true_type {};
+struct IsOptional<std::optional<T>> : std::true_type {};
 
 struct IntRange {
   int64_t min;
@@ -42,14 +42,14 @@ std::string must_be(const std::string& type);
 // A key of the field that `access` names: `parse` gives its value, or nullopt where the node breaks
 // `type`; `print` writes it as YAML. A std::optional field may be null as well.
 template <typename T, typename Access, typename Parse, typename Print>
-Key<T> value_key(std::string path, Access access, std::string type, Parse parse, Print print,
-                 std::string doc) {
+Key<T> value_key(const std::string& path, Access access, std::string type, Parse parse, Print print,
+                 const std::string& doc) {
   using Field = std::remove_reference_t<decltype(access(std::declval<T&>()))>;
-  constexpr bool kNullable = is_optional<Field>::value;
+  constexpr bool kNullable = IsOptional<Field>::value;
   if (kNullable) type += " or null";
-  return {.path = std::move(path),
+  return {.path = path,
           .type = type,
-          .doc = std::move(doc),
+          .doc = doc,
           .target = "",
           .read =
               [=](const ReadContext& context, const std::string& written, const YamlNode& node,
@@ -78,35 +78,34 @@ inline std::optional<int> int_in(const YamlNode& node, IntRange range) {
 }
 
 template <typename T, typename Access>
-Key<T> int_key(std::string path, Access access, IntRange range, std::string doc) {
+Key<T> int_key(const std::string& path, Access access, IntRange range, const std::string& doc) {
   return value_key<T>(
-      std::move(path), access, int_type(range),
-      [range](const YamlNode& node) { return int_in(node, range); },
-      [](int value) { return fmt::format("{}", value); }, std::move(doc));
+      path, access, int_type(range), [range](const YamlNode& node) { return int_in(node, range); },
+      [](int value) { return fmt::format("{}", value); }, doc);
 }
 
 template <typename T, typename Access>
-Key<T> bool_key(std::string path, Access access, std::string doc) {
+Key<T> bool_key(const std::string& path, Access access, const std::string& doc) {
   return value_key<T>(
-      std::move(path), access, "true or false", scalar_bool,
-      [](bool value) { return std::string(value ? "true" : "false"); }, std::move(doc));
+      path, access, "true or false", scalar_bool,
+      [](bool value) { return std::string(value ? "true" : "false"); }, doc);
 }
 
 // A number in (0, 1].
 template <typename T, typename Access>
-Key<T> fraction_key(std::string path, Access access, std::string doc) {
+Key<T> fraction_key(const std::string& path, Access access, const std::string& doc) {
   return value_key<T>(
-      std::move(path), access, "number, more than 0, at most 1",
+      path, access, "number, more than 0, at most 1",
       [](const YamlNode& node) {
         std::optional<double> value = scalar_double(node);
         return value && *value > 0 && *value <= 1 ? value : std::nullopt;
       },
-      yaml_double, std::move(doc));
+      yaml_double, doc);
 }
 
 // A list of integers in the range; null is the empty list.
 template <typename T, typename Access>
-Key<T> list_key(std::string path, Access access, IntRange range, std::string doc) {
+Key<T> list_key(const std::string& path, Access access, IntRange range, const std::string& doc) {
   const auto parse = [range](const YamlNode& node) -> std::optional<std::vector<int>> {
     std::vector<int> values;
     if (node.is_null()) return values;
@@ -121,8 +120,8 @@ Key<T> list_key(std::string path, Access access, IntRange range, std::string doc
   const auto print = [](const std::vector<int>& values) {
     return values.empty() ? "null" : yaml_list(values);
   };
-  return value_key<T>(std::move(path), access, fmt::format("list of {}, or null", int_type(range)),
-                      parse, print, std::move(doc));
+  return value_key<T>(path, access, fmt::format("list of {}, or null", int_type(range)), parse,
+                      print, doc);
 }
 
 // The spellings of an enum's values, the first of each value is the one that is written.
@@ -145,19 +144,19 @@ std::string spelling_of(const Spellings<E>& spellings, E value) {
 
 // One word of the spellings, ASCII case ignored.
 template <typename T, typename E, typename Access>
-Key<T> enum_key(std::string path, Access access, Spellings<E> spellings, std::string doc,
-                ForeignValues foreign = {}) {
+Key<T> enum_key(const std::string& path, Access access, Spellings<E> spellings,
+                const std::string& doc, ForeignValues foreign = {}) {
   std::vector<std::string> names;
   for (const auto& spelling : spellings) names.push_back(spelling.first);
   Key<T> key = value_key<T>(
-      std::move(path), access, fmt::format("{}", fmt::join(names, " | ")),
+      path, access, fmt::format("{}", fmt::join(names, " | ")),
       [spellings](const YamlNode& node) -> std::optional<E> {
         for (const auto& [name, value] : spellings) {
           if (node.is_scalar() && to_lower(node.text()) == to_lower(name)) return value;
         }
         return std::nullopt;
       },
-      [spellings](E value) { return spelling_of(spellings, value); }, std::move(doc));
+      [spellings](E value) { return spelling_of(spellings, value); }, doc);
   // Better words than "must be" where the value is a known one, or nearly one of ours.
   key.read = [read = key.read, type = key.type, names, foreign](const ReadContext& context,
                                                                 const std::string& written,
@@ -178,10 +177,10 @@ Key<T> enum_key(std::string path, Access access, Spellings<E> spellings, std::st
 
 // A key that takes one value only, because there is nothing to choose; `reason` says why.
 template <typename T>
-Key<T> fixed_key(std::string path, std::string value, std::string reason) {
+Key<T> fixed_key(const std::string& path, std::string value, const std::string& reason) {
   const std::string doc = fmt::format("Only {}: {}", value, reason);
   return {
-      .path = std::move(path),
+      .path = path,
       .type = value,
       .doc = doc,
       .target = "",
@@ -200,28 +199,23 @@ Key<T> fixed_key(std::string path, std::string value, std::string reason) {
 
 // A legacy key that is read by its target's rule.
 template <typename T>
-Key<T> alias_key(std::string path, std::string target) {
-  return {.path = std::move(path),
-          .type = "",
-          .doc = "",
-          .target = std::move(target),
-          .read = nullptr,
-          .write = nullptr};
+Key<T> alias_key(const std::string& path, const std::string& target) {
+  return {.path = path, .type = "", .doc = "", .target = target, .read = nullptr, .write = nullptr};
 }
 
 // A map that is always there.
 template <typename T>
-Section<T> section(std::string path) {
+Section<T> section(const std::string& path) {
   Section<T> section;
-  section.path = std::move(path);
+  section.path = path;
   return section;
 }
 
 // A map whose std::optional field `access` names; null empties it.
 template <typename T, typename Access>
-Section<T> optional_section(std::string path, Access access) {
+Section<T> optional_section(const std::string& path, Access access) {
   Section<T> section;
-  section.path = std::move(path);
+  section.path = path;
   section.enter = [access](T& out) {
     if (!access(out)) access(out).emplace();
   };
