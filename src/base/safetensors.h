@@ -40,7 +40,7 @@ class TensorValues {
       return;
     }
     copy_.resize(count);
-    std::memcpy(copy_.data(), bytes.data(), bytes.size());
+    if (count > 0) std::memcpy(copy_.data(), bytes.data(), bytes.size());
     values_ = copy_;
   }
   TensorValues(const TensorValues&) = delete;

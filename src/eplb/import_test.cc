@@ -250,5 +250,21 @@ TEST(Import, ErrorsLeaveTheFolderAsItWas) {
   EXPECT_FALSE(path_exists(folder / "meta_info.json"));
 }
 
+TEST(Import, FullDiskLeavesTheFolderAsItWas) {
+  const TemporaryFolder folder;
+  const ImportSource source{.paths = {folder.write("load.json", kLoad)}};
+  const std::string out = folder / "out";
+  ASSERT_TRUE(import_statistics(source, small_options(), out).is_ok());
+  const std::string before = fingerprint(out);
+  for (const std::string& target : {out, folder / "new"}) {
+    const FileSizeLimit limit(1000);
+    const Status status = import_statistics(source, small_options(), target).status();
+    EXPECT_EQ(status.code(), StatusCode::kIo);
+    EXPECT_THAT(status.message(), HasSubstr(".safetensors: cannot write"));
+  }
+  EXPECT_EQ(fingerprint(out), before);
+  EXPECT_FALSE(path_exists(folder / "new"));
+}
+
 }  // namespace
 }  // namespace wideep::eplb
