@@ -20,7 +20,7 @@ constexpr int64_t kStepsWithoutBatches = 100'000;
 constexpr double kBatchTemperature =
     5e-4;  // first temperature in max/mean; it falls linearly to zero
 constexpr double kEvenTemperature = 0.4;  // without batches: of the excess to begin with
-constexpr double kGoodEnough = 5e-4;       // over the perfect 1
+constexpr double kGoodEnough = 5e-4;      // over the perfect 1
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 int64_t total_of(const std::vector<int64_t>& batch) {
@@ -29,7 +29,7 @@ int64_t total_of(const std::vector<int64_t>& batch) {
 
 class Annealing {
  public:
-  Annealing(const Placement& start, const Batches& batches, const AnnealOptions& options)
+  Annealing(const DraftPlacement& start, const Batches& batches, const AnnealOptions& options)
       : shape_(start.shape()),
         options_(options),
         random_(options.seed),
@@ -139,7 +139,7 @@ class Annealing {
   const Shape shape_;
   const AnnealOptions options_;
   Random random_;
-  Placement current_;
+  DraftPlacement current_;
   const int most_components_;
   std::vector<const std::vector<int64_t>*> batches_;  // those with tokens
   std::vector<double> per_token_;                     // what a token of each adds to max/mean
@@ -160,7 +160,7 @@ double mean_best_split(const Shape& shape, std::span<const int> slots, const Bat
   return sum / static_cast<double>(batches.size());
 }
 
-std::vector<int> anneal_slots(const Placement& start, const Batches& batches,
+std::vector<int> anneal_slots(const DraftPlacement& start, const Batches& batches,
                               const AnnealOptions& options) {
   return Annealing(start, batches, options).run();
 }

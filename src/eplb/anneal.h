@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "eplb/placement.h"
+#include "eplb/draft_placement.h"
 
 namespace wideep::eplb {
 
@@ -34,7 +34,7 @@ struct AnnealOptions {
 // dropped as soon as its sum over the batches cannot win. The number of steps falls with num_slots
 // x batches, to bound the time: seconds a layer with batches, about ten milliseconds without.
 // Deterministic for a seed.
-std::vector<int> anneal_slots(const Placement& start, const Batches& batches,
+std::vector<int> anneal_slots(const DraftPlacement& start, const Batches& batches,
                               const AnnealOptions& options);
 
 }  // namespace wideep::eplb

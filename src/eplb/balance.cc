@@ -11,7 +11,7 @@ constexpr double kProgress = 1 - 1e-9;
 
 class SwapSearch {
  public:
-  SwapSearch(Placement& placement, const BalanceOptions& options)
+  SwapSearch(DraftPlacement& placement, const BalanceOptions& options)
       : placement_(placement),
         target_(placement.mean_tokens() * (1 + options.tolerance)),
         items_(placement.shape().num_ranks) {
@@ -121,7 +121,7 @@ class SwapSearch {
     }
   }
 
-  Placement& placement_;
+  DraftPlacement& placement_;
   const double target_;
   std::vector<std::vector<Item>> items_;       // [num_ranks] what may move
   std::vector<std::pair<double, int>> order_;  // ranks from the lightest on
@@ -131,7 +131,7 @@ class SwapSearch {
 
 }  // namespace
 
-void balance(Placement& placement, const BalanceOptions& options) {
+void balance(DraftPlacement& placement, const BalanceOptions& options) {
   SwapSearch(placement, options).run();
 }
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "eplb/placement.h"
+#include "eplb/draft_placement.h"
 
 namespace wideep::eplb {
 
@@ -19,6 +19,6 @@ struct BalanceOptions {
 // another rank, the pair that leaves the smaller maximum of the two, lightest partner first; ends
 // at the tolerance or where no exchange helps. Never puts an expert on a rank twice. An exchange
 // costs O(num_ranks x slots_per_rank^2) (^4 for two); a few dozen are needed.
-void balance(Placement& placement, const BalanceOptions& options);
+void balance(DraftPlacement& placement, const BalanceOptions& options);
 
 }  // namespace wideep::eplb

@@ -4,8 +4,8 @@
 #include <limits>
 #include <utility>
 
+#include "eplb/draft_placement.h"
 #include "eplb/evaluate.h"
-#include "eplb/placement.h"
 
 namespace wideep::eplb {
 namespace {
@@ -21,7 +21,8 @@ constexpr double kFreeStepCost = 0.25;
 // Greedy steps from the previous placement until no rank is over `target` tokens.
 class ExcessSearch {
  public:
-  ExcessSearch(const Placement& previous, double target, int max_transfers, bool keep_connected)
+  ExcessSearch(const DraftPlacement& previous, double target, int max_transfers,
+               bool keep_connected)
       : placement_(previous),
         shape_(previous.shape()),
         target_(target),
@@ -53,7 +54,7 @@ class ExcessSearch {
     }
   }
 
-  const Placement& placement() const { return placement_; }
+  const DraftPlacement& placement() const { return placement_; }
 
  private:
   struct Step {
@@ -205,7 +206,7 @@ class ExcessSearch {
     index_ranks(moved_in);
   }
 
-  Placement placement_;
+  DraftPlacement placement_;
   const Shape shape_;
   const double target_;
   const int max_transfers_;
@@ -222,8 +223,9 @@ class ExcessSearch {
 namespace {
 
 // Bisects for the lowest target that the transfers reach.
-Placement improve(const Placement& start, const IncrementalOptions& options, bool keep_connected) {
-  Placement best = start;
+DraftPlacement improve(const DraftPlacement& start, const IncrementalOptions& options,
+                       bool keep_connected) {
+  DraftPlacement best = start;
   double low = 1 + options.tolerance;
   double high = start.max_over_mean();
   double target = low;  // reached at once where the transfers allow it
@@ -242,13 +244,13 @@ Placement improve(const Placement& start, const IncrementalOptions& options, boo
 std::vector<int> improve_placement(const Shape& shape, std::span<const int64_t> tokens,
                                    std::span<const int> previous,
                                    const IncrementalOptions& options) {
-  const Placement start = Placement::of(shape, tokens, previous);
-  const Placement free = improve(start, options, false);
+  const DraftPlacement start = DraftPlacement::of(shape, tokens, previous);
+  const DraftPlacement free = improve(start, options, false);
   if (!options.keep_connected) return free.slots();
   const int components = count_components(shape, previous);
   const int lost = count_components(shape, free.slots()) - components;
   if (lost <= 0) return free.slots();
-  const Placement connected = improve(start, options, true);
+  const DraftPlacement connected = improve(start, options, true);
   const double price = kComponentPrice * lost;
   return connected.max_over_mean() <= free.max_over_mean() + price ? connected.slots()
                                                                    : free.slots();

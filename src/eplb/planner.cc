@@ -11,9 +11,9 @@
 #include "eplb/anneal.h"
 #include "eplb/balance.h"
 #include "eplb/baseline.h"
+#include "eplb/draft_placement.h"
 #include "eplb/evaluate.h"
 #include "eplb/incremental.h"
-#include "eplb/placement.h"
 #include "eplb/recourse.h"
 #include "eplb/split.h"
 
@@ -102,10 +102,13 @@ Status check_previous(const Load& load, const Plan& previous, const PlanOptions&
 Status check_input(const Workload& workload, const PlanOptions& options,
                    const std::vector<Workload>& scenarios, const Plan* previous) {
   RETURN_IF_ERROR(check_sizes(workload.load, options));
-  if (options.algorithm == Algorithm::kCooccurrence && workload.cooccurrence.empty()) {
+  if (options.algorithm == Algorithm::kCooccurrence &&
+      (!workload.cooccurrence || workload.cooccurrence->layers != workload.load.layers ||
+       workload.cooccurrence->num_experts != workload.load.num_experts)) {
     return Status::invalid_input(
-        "algorithm cooccurrence needs recorded expert ids (rankN_raw.safetensors or an npy trace), "
-        "not only counts");
+        "algorithm cooccurrence needs recorded expert ids of every layer (rankN_raw.safetensors or "
+        "an "
+        "npy trace), not only counts");
   }
   for (const Workload& scenario : scenarios) {
     RETURN_IF_ERROR(check_same(workload.load, scenario.load, "a scenario"));
@@ -161,18 +164,18 @@ LayerInput layer_input(const std::vector<const Workload*>& workloads, const Plan
 // over what is possible, replicas are given to other experts too.
 constexpr double kUnbalanced = 2e-3;
 
-void rechoose_replicas(const LayerInput& input, bool keep_connected, Placement& placement) {
+void rechoose_replicas(const LayerInput& input, bool keep_connected, DraftPlacement& placement) {
   const double bound = even_lower_bound(input.shape, input.tokens);
   if (placement.max_over_mean() <= bound + kUnbalanced) return;
   AnnealOptions options;
   options.keep_connected = keep_connected;
-  placement = Placement::of(input.shape, input.tokens, anneal_slots(placement, {}, options));
+  placement = DraftPlacement::of(input.shape, input.tokens, anneal_slots(placement, {}, options));
 }
 
 std::vector<int> balanced_slots(const LayerInput& input) {
   const std::vector<double> weights(input.tokens.begin(), input.tokens.end());
-  Placement placement(input.shape, input.tokens,
-                      choose_replicas(weights, input.shape.num_slots, input.shape.num_ranks));
+  DraftPlacement placement(input.shape, input.tokens,
+                           choose_replicas(weights, input.shape.num_slots, input.shape.num_ranks));
   placement.add_rest();
   balance(placement, {});
   rechoose_replicas(input, false, placement);
@@ -181,13 +184,13 @@ std::vector<int> balanced_slots(const LayerInput& input) {
 }
 
 std::vector<int> recourse_slots(const LayerInput& input, uint64_t seed) {
-  Placement placement = recourse_placement(input.shape, input.tokens);
+  DraftPlacement placement = recourse_placement(input.shape, input.tokens);
   rechoose_replicas(input, true, placement);
   if (!input.batches.empty()) {
     AnnealOptions options;
     options.seed = seed;
-    placement =
-        Placement::of(input.shape, input.tokens, anneal_slots(placement, input.batches, options));
+    placement = DraftPlacement::of(input.shape, input.tokens,
+                                   anneal_slots(placement, input.batches, options));
   }
   placement.sort_slots();
   return placement.slots();
@@ -212,8 +215,8 @@ std::vector<std::vector<int>> experts_of_nodes(const LayerInput& input,
   for (int expert = 0; expert < num_experts; ++expert) {
     item_tokens[expert / item_size] += input.tokens[expert];
   }
-  Placement nodes({num_items, num_items, options.num_nodes}, item_tokens,
-                  std::vector<int>(num_items, 1));
+  DraftPlacement nodes({num_items, num_items, options.num_nodes}, item_tokens,
+                       std::vector<int>(num_items, 1));
   nodes.add_rest();
   balance(nodes, {});
   nodes.sort_slots();
@@ -317,7 +320,10 @@ Result<PlanResult> make_plan(const Workload& workload, const PlanOptions& option
   parallel_for(load.num_layers(), options.threads, [&](int i) {
     const LayerInput input = layer_input(workloads, options, previous, i);
     std::span<const int64_t> cooccurrence;
-    if (!workload.cooccurrence.empty()) cooccurrence = workload.cooccurrence[i];
+    if (workload.cooccurrence) {
+      const int64_t size = int64_t{load.num_experts} * load.num_experts;
+      cooccurrence = std::span(workload.cooccurrence->counts).subspan(i * size, size);
+    }
     const std::vector<int> slots = plan_layer(input, options, cooccurrence);
     std::copy(slots.begin(), slots.end(), result.plan.row(i).begin());
     result.layers[i] = report_layer(load.layers[i], input, slots, options.expert_bytes);

@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/status.h"
+#include "eplb/statistics.h"
 #include "eplb/types.h"
 
 namespace wideep::eplb {
@@ -49,8 +51,8 @@ struct Workload {
   Load load;
   // Same layers and experts as load. kRecourse judges its plan by the best split of these.
   std::vector<Load> batches;
-  // [num_layers][num_experts, num_experts] (cooccurrence.h); kCooccurrence needs it.
-  std::vector<std::vector<int64_t>> cooccurrence;
+  // Same layers and experts; kCooccurrence needs it.
+  std::optional<Cooccurrence> cooccurrence;
 };
 
 struct LayerPlanReport {

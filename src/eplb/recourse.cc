@@ -27,7 +27,7 @@ struct Component {
 
 class TreeBuilder {
  public:
-  TreeBuilder(Placement& placement, Anchor anchor)
+  TreeBuilder(DraftPlacement& placement, Anchor anchor)
       : placement_(placement), anchor_(anchor), depth_(placement.shape().num_ranks, -1) {
     for (int expert = 0; expert < placement.shape().num_experts; ++expert) {
       if (placement.replicas(expert) > 1) shared_.push_back(expert);
@@ -157,7 +157,7 @@ class TreeBuilder {
            static_cast<double>(third);
   }
 
-  Placement& placement_;
+  DraftPlacement& placement_;
   const Anchor anchor_;
   std::vector<int> shared_;   // experts with several replicas
   std::vector<int> reached_;  // ranks of the tree that grows
@@ -167,8 +167,8 @@ class TreeBuilder {
   double filler_ = 0;
 };
 
-Placement build(const Placement& empty, Anchor anchor) {
-  Placement placement = empty;
+DraftPlacement build(const DraftPlacement& empty, Anchor anchor) {
+  DraftPlacement placement = empty;
   TreeBuilder(placement, anchor).build();
   placement.add_rest();
   BalanceOptions options;
@@ -181,12 +181,13 @@ Placement build(const Placement& empty, Anchor anchor) {
 
 }  // namespace
 
-Placement recourse_placement(const Shape& shape, std::span<const int64_t> tokens) {
+DraftPlacement recourse_placement(const Shape& shape, std::span<const int64_t> tokens) {
   const std::vector<double> weights(tokens.begin(), tokens.end());
-  const Placement empty(shape, tokens, choose_replicas(weights, shape.num_slots, shape.num_ranks));
-  Placement best = build(empty, Anchor::kShallowest);
+  const DraftPlacement empty(shape, tokens,
+                             choose_replicas(weights, shape.num_slots, shape.num_ranks));
+  DraftPlacement best = build(empty, Anchor::kShallowest);
   if (best.max_over_mean() <= 1 + kTreeTolerance) return best;
-  Placement lighter = build(empty, Anchor::kLightest);
+  DraftPlacement lighter = build(empty, Anchor::kLightest);
   if (lighter.max_over_mean() < best.max_over_mean()) best = std::move(lighter);
   return best;
 }

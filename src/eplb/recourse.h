@@ -14,12 +14,12 @@
 #include <cstdint>
 #include <span>
 
-#include "eplb/placement.h"
+#include "eplb/draft_placement.h"
 
 namespace wideep::eplb {
 
 // A balanced placement of the tokens with a connected rank graph, or as few and as equal components
 // as the spare slots allow. Deterministic. About 0.2 ms at 256 experts, 288 slots, 36 ranks.
-Placement recourse_placement(const Shape& shape, std::span<const int64_t> tokens);
+DraftPlacement recourse_placement(const Shape& shape, std::span<const int64_t> tokens);
 
 }  // namespace wideep::eplb

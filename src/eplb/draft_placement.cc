@@ -1,4 +1,4 @@
-#include "eplb/placement.h"
+#include "eplb/draft_placement.h"
 
 #include <algorithm>
 #include <numeric>
@@ -29,7 +29,8 @@ std::vector<int> choose_replicas(std::span<const double> tokens, int num_slots, 
   return replicas;
 }
 
-Placement::Placement(const Shape& shape, std::span<const int64_t> tokens, std::vector<int> replicas)
+DraftPlacement::DraftPlacement(const Shape& shape, std::span<const int64_t> tokens,
+                               std::vector<int> replicas)
     : shape_(shape),
       tokens_(tokens.begin(), tokens.end()),
       replicas_(std::move(replicas)),
@@ -46,21 +47,21 @@ Placement::Placement(const Shape& shape, std::span<const int64_t> tokens, std::v
   mean_tokens_ = total / shape.num_ranks;
 }
 
-Placement Placement::of(const Shape& shape, std::span<const int64_t> tokens,
-                        std::span<const int> slots) {
-  Placement placement(shape, tokens, count_replicas(shape, slots));
+DraftPlacement DraftPlacement::of(const Shape& shape, std::span<const int64_t> tokens,
+                                  std::span<const int> slots) {
+  DraftPlacement placement(shape, tokens, count_replicas(shape, slots));
   for (int slot = 0; slot < shape.num_slots; ++slot) {
     placement.add(shape.rank_of(slot), slots[slot]);
   }
   return placement;
 }
 
-int Placement::fullest_rank() const {
+int DraftPlacement::fullest_rank() const {
   return static_cast<int>(std::max_element(rank_tokens_.begin(), rank_tokens_.end()) -
                           rank_tokens_.begin());
 }
 
-int Placement::lightest_free_rank(int expert) const {
+int DraftPlacement::lightest_free_rank(int expert) const {
   int lightest = -1;
   for (int rank = 0; rank < shape_.num_ranks; ++rank) {
     if (is_full(rank) || held(rank, expert) > 0) continue;
@@ -69,14 +70,14 @@ int Placement::lightest_free_rank(int expert) const {
   return lightest;
 }
 
-void Placement::add(int rank, int expert) {
+void DraftPlacement::add(int rank, int expert) {
   CHECK(!is_full(rank));
   slots_[first_slot(rank) + num_filled_[rank]++] = expert;
   ++held_[int64_t{rank} * shape_.num_experts + expert];
   rank_tokens_[rank] += share(expert);
 }
 
-void Placement::swap(int slot_a, int slot_b) {
+void DraftPlacement::swap(int slot_a, int slot_b) {
   const int a = shape_.rank_of(slot_a);
   const int b = shape_.rank_of(slot_b);
   const int expert_a = slots_[slot_a];
@@ -92,7 +93,7 @@ void Placement::swap(int slot_a, int slot_b) {
   std::swap(slots_[slot_a], slots_[slot_b]);
 }
 
-void Placement::overwrite(int slot, int expert) {
+void DraftPlacement::overwrite(int slot, int expert) {
   const int old = slots_[slot];
   CHECK(old != expert && replicas_[old] >= 2);
   const int here = shape_.rank_of(slot);
@@ -112,7 +113,7 @@ void Placement::overwrite(int slot, int expert) {
   slots_[slot] = expert;
 }
 
-void Placement::add_rest() {
+void DraftPlacement::add_rest() {
   std::vector<int> missing = replicas_;
   for (const int expert : slots_) {
     if (expert != kEmpty) --missing[expert];
@@ -131,7 +132,7 @@ void Placement::add_rest() {
 // All ranks with a free slot hold the expert already: moves another expert from a full rank that
 // lacks it into a free slot. One exists because an expert has at most as many copies as there are
 // ranks.
-void Placement::make_room(int expert) {
+void DraftPlacement::make_room(int expert) {
   int free_rank = 0;
   while (is_full(free_rank)) ++free_rank;
   for (int slot = 0; slot < shape_.num_slots; ++slot) {
@@ -148,7 +149,7 @@ void Placement::make_room(int expert) {
   CHECK(false);
 }
 
-void Placement::sort_slots() {
+void DraftPlacement::sort_slots() {
   for (int rank = 0; rank < shape_.num_ranks; ++rank) {
     const auto first = slots_.begin() + first_slot(rank);
     std::sort(first, first + num_filled_[rank],

@@ -16,16 +16,16 @@ namespace wideep::eplb {
 // [num_experts, num_experts x max_copies]. O(num_slots log num_experts).
 std::vector<int> choose_replicas(std::span<const double> tokens, int num_slots, int max_copies);
 
-class Placement {
+class DraftPlacement {
  public:
   static constexpr int kEmpty = -1;
 
   // Empty slots, `replicas` copies of each expert to place. tokens: [num_experts]; all zero counts
   // as all equal, so that a layer without traffic is spread evenly.
-  Placement(const Shape& shape, std::span<const int64_t> tokens, std::vector<int> replicas);
+  DraftPlacement(const Shape& shape, std::span<const int64_t> tokens, std::vector<int> replicas);
   // The placement `slots`.
-  static Placement of(const Shape& shape, std::span<const int64_t> tokens,
-                      std::span<const int> slots);
+  static DraftPlacement of(const Shape& shape, std::span<const int64_t> tokens,
+                           std::span<const int> slots);
 
   const Shape& shape() const { return shape_; }
   const std::vector<int>& slots() const { return slots_; }

@@ -1,4 +1,4 @@
-#include "eplb/placement.h"
+#include "eplb/draft_placement.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,7 +12,7 @@ namespace {
 using ::testing::ElementsAre;
 
 // What the placement says of itself is what its slots say.
-void expect_consistent(const Placement& placement) {
+void expect_consistent(const DraftPlacement& placement) {
   const Shape& shape = placement.shape();
   std::vector<int64_t> tokens;
   for (int e = 0; e < shape.num_experts; ++e) {
@@ -37,27 +37,28 @@ TEST(ChooseReplicas, ByHand) {
   EXPECT_THAT(choose_replicas(std::vector<double>{0, 0, 0}, 6, 2), ElementsAre(2, 2, 2));
 }
 
-TEST(Placement, AddRestNeverPutsAnExpertOnARankTwice) {
+TEST(DraftPlacement, AddRestNeverPutsAnExpertOnARankTwice) {
   Random random(21);
   for (int round = 0; round < 500; ++round) {
     Shape shape = random_shape(random, 12, 6);
     if (shape.num_slots > shape.num_experts * shape.num_ranks) continue;
     const auto tokens = random_tokens(random, shape.num_experts);
     const std::vector<double> weights(tokens.begin(), tokens.end());
-    Placement placement(shape, tokens, choose_replicas(weights, shape.num_slots, shape.num_ranks));
+    DraftPlacement placement(shape, tokens,
+                             choose_replicas(weights, shape.num_slots, shape.num_ranks));
     placement.add_rest();
     EXPECT_EQ(count_duplicates(shape, placement.slots()), 0);
     expect_consistent(placement);
   }
 }
 
-TEST(Placement, SwapAndOverwriteKeepTheBooks) {
+TEST(DraftPlacement, SwapAndOverwriteKeepTheBooks) {
   Random random(22);
   for (int round = 0; round < 200; ++round) {
     const Shape shape = random_shape(random, 8, 5);
     auto tokens = random_tokens(random, shape.num_experts);
     tokens[0] = 1;  // not all zero
-    Placement placement = Placement::of(shape, tokens, random_slots(random, shape));
+    DraftPlacement placement = DraftPlacement::of(shape, tokens, random_slots(random, shape));
     for (int step = 0; step < 20; ++step) {
       const int slot = static_cast<int>(random.below(shape.num_slots));
       const int expert = static_cast<int>(random.below(shape.num_experts));
@@ -72,15 +73,15 @@ TEST(Placement, SwapAndOverwriteKeepTheBooks) {
   }
 }
 
-TEST(Placement, NoTrafficCountsAsEqualTraffic) {
+TEST(DraftPlacement, NoTrafficCountsAsEqualTraffic) {
   const auto placement =
-      Placement::of({2, 2, 2}, std::vector<int64_t>{0, 0}, std::vector<int>{0, 1});
+      DraftPlacement::of({2, 2, 2}, std::vector<int64_t>{0, 0}, std::vector<int>{0, 1});
   EXPECT_EQ(placement.max_over_mean(), 1);
 }
 
-TEST(Placement, SortsTheSlotsOfEachRank) {
-  Placement placement =
-      Placement::of({4, 4, 2}, std::vector<int64_t>{1, 9, 5, 5}, std::vector<int>{0, 1, 3, 2});
+TEST(DraftPlacement, SortsTheSlotsOfEachRank) {
+  DraftPlacement placement =
+      DraftPlacement::of({4, 4, 2}, std::vector<int64_t>{1, 9, 5, 5}, std::vector<int>{0, 1, 3, 2});
   placement.sort_slots();
   EXPECT_THAT(placement.slots(), ElementsAre(1, 0, 2, 3));
 }
