@@ -123,8 +123,12 @@ void DraftPlacement::add_rest() {
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return share(a) > share(b); });
   for (const int expert : order) {
     for (int copy = 0; copy < missing[expert]; ++copy) {
-      if (lightest_free_rank(expert) < 0) make_room(expert);
-      add(lightest_free_rank(expert), expert);
+      int rank = lightest_free_rank(expert);
+      if (rank < 0) {
+        make_room(expert);
+        rank = lightest_free_rank(expert);
+      }
+      add(rank, expert);
     }
   }
 }
