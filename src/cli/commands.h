@@ -26,6 +26,7 @@ void add_info(CLI::App& parent);
 // Subcommands of `wideep eplb`.
 void add_eplb_evaluate(CLI::App& eplb);
 void add_eplb_generate(CLI::App& eplb);
+void add_eplb_replay(CLI::App& eplb);
 void add_eplb_report(CLI::App& eplb);
 void add_eplb_report_cooccurrence(CLI::App& eplb);
 void add_eplb_report_send_ranks(CLI::App& eplb);

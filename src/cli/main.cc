@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
   wideep::cli::add_info(app);
   wideep::cli::add_eplb_generate(*eplb);
   wideep::cli::add_eplb_evaluate(*eplb);
+  wideep::cli::add_eplb_replay(*eplb);
   wideep::cli::add_eplb_report(*eplb);
   wideep::cli::add_eplb_report_cooccurrence(*eplb);
   wideep::cli::add_eplb_report_send_ranks(*eplb);

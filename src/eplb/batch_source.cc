@@ -20,19 +20,32 @@ constexpr int kDefaultTopK = 8;
 // First coordinate of every generator, so that no two purposes share a sequence.
 enum Purpose : uint64_t { kCounts = 1, kRanks, kTokens, kTokenExperts };
 
-// Gives each of an expert's tokens a uniform rank: rank r takes a binomial share of what the ranks
-// before it left. totals: [num_experts]; counts: [num_ranks, num_experts], out.
+// Adds `tokens` tokens, each on a uniform rank of [begin, end), to every num_experts-th count:
+// halves the ranks by binomial draws until one draw a token is cheaper.
+void deal(Random& random, int64_t tokens, int begin, int end, size_t num_experts, int64_t* counts) {
+  constexpr int64_t kTokensPerBinomial = 32;  // a binomial draw takes about as long
+  if (tokens == 0) return;
+  const int num_ranks = end - begin;
+  if (num_ranks == 1) {
+    counts[static_cast<size_t>(begin) * num_experts] += tokens;
+  } else if (tokens <= kTokensPerBinomial * num_ranks) {
+    for (int64_t t = 0; t < tokens; ++t) {
+      const auto rank = static_cast<size_t>(begin) + random.below(static_cast<uint64_t>(num_ranks));
+      ++counts[rank * num_experts];
+    }
+  } else {
+    const int middle = begin + num_ranks / 2;
+    const int64_t left = random.binomial(tokens, static_cast<double>(middle - begin) / num_ranks);
+    deal(random, left, begin, middle, num_experts, counts);
+    deal(random, tokens - left, middle, end, num_experts, counts);
+  }
+}
+
+// totals: [num_experts]; counts: [num_ranks, num_experts], zero on entry.
 void deal_to_ranks(Random& random, std::span<const int64_t> totals, int num_ranks,
                    std::span<int64_t> counts) {
-  const size_t num_experts = totals.size();
-  for (size_t e = 0; e < num_experts; ++e) {
-    int64_t left = totals[e];
-    for (int r = 0; r < num_ranks; ++r) {
-      const int64_t taken =
-          r + 1 == num_ranks || left == 0 ? left : random.binomial(left, 1.0 / (num_ranks - r));
-      counts[static_cast<size_t>(r) * num_experts + e] = taken;
-      left -= taken;
-    }
+  for (size_t e = 0; e < totals.size(); ++e) {
+    deal(random, totals[e], 0, num_ranks, totals.size(), counts.data() + e);
   }
 }
 

@@ -72,6 +72,25 @@ TEST(BatchSourceTest, RanksAddUpToTheSameBatch) {
   EXPECT_NE(counts_of(source, 0, 0, false), counts_of(source, 1, 0, false));
 }
 
+TEST(BatchSourceTest, TokensComeFromAllRanksAlike) {
+  // A few and very many tokens an expert: drawn one by one and by halving.
+  const auto source = BatchSource::from_load(make_load({1, 1000}, 2),
+                                             {.num_ranks = 7, .tokens_per_rank = 10000, .top_k = 1})
+                          .value();
+  std::vector<double> tokens(7), hot(7);
+  for (int i = 0; i < 100; ++i) {
+    const auto counts = counts_of(source, i, 0, true);
+    for (int r = 0; r < 7; ++r) {
+      tokens[r] += static_cast<double>(counts[2 * r]);
+      hot[r] += static_cast<double>(counts[2 * r + 1]);
+    }
+  }
+  for (int r = 0; r < 7; ++r) {
+    EXPECT_NEAR(tokens[r], 1000, 160);  // five standard deviations
+    EXPECT_NEAR(hot[r], 999000, 5 * 930);
+  }
+}
+
 TEST(BatchSourceTest, StatisticsAreReplayedAsRecorded) {
   Statistics statistics{.num_experts = 3,
                         .top_k = 1,
