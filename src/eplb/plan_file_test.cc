@@ -6,20 +6,16 @@
 #include <algorithm>
 
 #include "base/file.h"
+#include "base/file_testing.h"
 
 namespace wideep::eplb {
 namespace {
 
 using ::testing::HasSubstr;
 
-std::string path_for(const std::string& name) {
-  return ::testing::TempDir() + "/" + name;
-}
-
 Status read_text(const std::string& text, int num_experts = 0) {
-  const std::string path = path_for("plan.yaml");
-  EXPECT_TRUE(write_file(path, text).is_ok());
-  return read_plan(path, num_experts).status();
+  const TemporaryFolder folder;
+  return read_plan(folder.write("plan.yaml", text), num_experts).status();
 }
 
 TEST(PlanFile, RoundTrip) {
@@ -29,7 +25,8 @@ TEST(PlanFile, RoundTrip) {
   plan.layer_updates_per_iter = 2;
   plan.layers = {3, 5};
   plan.slots = {0, 1, 2, 0, 2, 1, 0, 1};
-  const std::string path = path_for("round_trip.yaml");
+  const TemporaryFolder folder;
+  const std::string path = folder / "plan.yaml";
   ASSERT_TRUE(write_plan(path, plan).is_ok());
   const auto read = read_plan(path);
   ASSERT_TRUE(read.is_ok()) << read.status().message();
@@ -48,7 +45,7 @@ TEST(PlanFile, RefusesWhatIsNoPlan) {
               HasSubstr("expert 2 has no slot"));
   EXPECT_THAT(read_text("num_slots: 3\ninitial_global_assignments:\n  3: [0, 1, 7]\n", 2).message(),
               HasSubstr("expert 7 is not in [0, 2)"));
-  EXPECT_EQ(read_plan(path_for("missing.yaml")).status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(read_plan("no/such/plan.yaml").status().code(), StatusCode::kNotFound);
 }
 
 TEST(PlanFile, AFailedWriteLeavesTheOldPlan) {
@@ -56,7 +53,11 @@ TEST(PlanFile, AFailedWriteLeavesTheOldPlan) {
   plan.num_experts = plan.num_slots = 1;
   plan.layers = {0};
   plan.slots = {0};
-  EXPECT_FALSE(write_plan(path_for("no/such/folder/plan.yaml"), plan).is_ok());
+  const TemporaryFolder folder;
+  const std::string path = folder.write("plan.yaml", "what was there");
+  const FileSizeLimit full_disk(4);
+  EXPECT_EQ(write_plan(path, plan).code(), StatusCode::kIo);
+  EXPECT_EQ(*read_file(path), "what was there");
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/file.h"
+#include "base/file_testing.h"
 
 namespace wideep::eplb {
 namespace {
@@ -13,19 +14,18 @@ namespace {
 using ::testing::HasSubstr;
 
 // Two experts, two layers; iteration i has i and 10 - i tokens in both.
-std::string statistics_folder(int num_iterations) {
-  const std::string folder = ::testing::TempDir() + "/workload_statistics";
-  EXPECT_TRUE(make_directory(folder).is_ok());
+void write_iterations(const std::string& folder, int num_iterations) {
   std::vector<RankCounts> counts;
   for (int i = 0; i < num_iterations; ++i) {
     for (const int layer : {3, 4}) counts.push_back({i, layer, {i, 10 - i}});
   }
-  EXPECT_TRUE(write_statistics(folder, 2, 1, {counts}).is_ok());
-  return folder;
+  ASSERT_TRUE(write_statistics(folder, 2, 1, {counts}).is_ok());
 }
 
 TEST(ReadWorkload, IterationsAreTheBatchesOfAStatisticsFolder) {
-  const auto workload = read_workload({statistics_folder(4)}, {});
+  const TemporaryFolder folder;
+  write_iterations(folder.path(), 4);
+  const auto workload = read_workload({folder.path()}, {});
   ASSERT_TRUE(workload.is_ok()) << workload.status().message();
   EXPECT_EQ(workload->load.tokens, (std::vector<int64_t>{6, 34, 6, 34}));
   ASSERT_EQ(workload->batches.size(), 4);
@@ -34,7 +34,9 @@ TEST(ReadWorkload, IterationsAreTheBatchesOfAStatisticsFolder) {
 }
 
 TEST(ReadWorkload, TakesBatchesAtEqualDistances) {
-  const auto workload = read_workload({statistics_folder(8)}, {.max_batches = 2});
+  const TemporaryFolder folder;
+  write_iterations(folder.path(), 8);
+  const auto workload = read_workload({folder.path()}, {.max_batches = 2});
   ASSERT_EQ(workload->batches.size(), 2);
   EXPECT_EQ(workload->batches[0].tokens[0], 0);
   EXPECT_EQ(workload->batches[1].tokens[0], 4);
@@ -59,8 +61,8 @@ TEST(ReadWorkload, BatchesOfATraceHaveTheTokensThatTheRanksWouldHave) {
 }
 
 TEST(ReadWorkload, OnlyTracesCanBeJoined) {
-  const std::string folder = statistics_folder(2);
-  EXPECT_THAT(read_workload({folder, folder}, {}).status().message(),
+  const TemporaryFolder folder;
+  EXPECT_THAT(read_workload({folder.path(), folder.path()}, {}).status().message(),
               HasSubstr("only npy traces can be joined"));
   EXPECT_FALSE(read_workload({}, {}).is_ok());
 }
