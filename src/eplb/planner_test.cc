@@ -17,7 +17,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-Load make_load(int num_experts, std::vector<std::vector<int64_t>> rows) {
+Load make_load(int num_experts, const std::vector<std::vector<int64_t>>& rows) {
   Load load;
   load.num_experts = num_experts;
   for (const auto& row : rows) {
