@@ -28,34 +28,42 @@ Splitter::Splitter(const Shape& shape, std::span<const int> slots) : shape_(shap
 }
 
 void Splitter::index_replicas(std::span<const int> slots) {
-  std::vector<std::vector<int>> slots_of(shape_.num_experts);
-  for (int slot = 0; slot < shape_.num_slots; ++slot) {
-    CHECK(slots[slot] >= 0 && slots[slot] < shape_.num_experts);
-    std::vector<int>& held = slots_of[slots[slot]];
-    // Slots ascend, so a second copy on a rank comes right after the first.
-    if (held.empty() || shape_.rank_of(held.back()) != shape_.rank_of(slot)) held.push_back(slot);
-  }
+  // Slots ascend, so a second copy on a rank comes after the first.
+  std::vector<int> last_rank(shape_.num_experts, -1);
+  std::vector<int> copies(shape_.num_experts, 0);
+  std::vector<bool> counts(shape_.num_slots);
   home_slot_.assign(shape_.num_experts, -1);
+  for (int slot = 0; slot < shape_.num_slots; ++slot) {
+    const int expert = slots[slot];
+    CHECK(expert >= 0 && expert < shape_.num_experts);
+    const int rank = shape_.rank_of(slot);
+    counts[slot] = last_rank[expert] != rank;
+    last_rank[expert] = rank;
+    if (counts[slot] && copies[expert]++ == 0) home_slot_[expert] = slot;
+  }
+  std::vector<int> next(shape_.num_experts, -1);  // replica to fill of each shared expert
   shared_begin_.push_back(0);
-  std::vector<std::vector<int>> on_rank(shape_.num_ranks);
   for (int expert = 0; expert < shape_.num_experts; ++expert) {
-    CHECK(!slots_of[expert].empty());
-    if (slots_of[expert].size() == 1) {
-      home_slot_[expert] = slots_of[expert].front();
-      continue;
-    }
-    for (const int slot : slots_of[expert]) {
-      const int rank = shape_.rank_of(slot);
-      on_rank[rank].push_back(static_cast<int>(replicas_.size()));
-      replicas_.push_back({slot, rank, static_cast<int>(shared_experts_.size())});
-    }
+    CHECK(copies[expert] > 0);
+    if (copies[expert] == 1) continue;
+    home_slot_[expert] = -1;
+    next[expert] = shared_begin_.back();
+    replicas_.insert(replicas_.end(), copies[expert],
+                     {-1, -1, static_cast<int>(shared_experts_.size())});
     shared_experts_.push_back(expert);
     shared_begin_.push_back(static_cast<int>(replicas_.size()));
   }
   rank_begin_.push_back(0);
-  for (const std::vector<int>& held : on_rank) {
-    rank_replicas_.insert(rank_replicas_.end(), held.begin(), held.end());
-    rank_begin_.push_back(static_cast<int>(rank_replicas_.size()));
+  for (int slot = 0; slot < shape_.num_slots; ++slot) {
+    const int expert = slots[slot];
+    if (counts[slot] && next[expert] >= 0) {
+      replicas_[next[expert]].slot = slot;
+      replicas_[next[expert]].rank = shape_.rank_of(slot);
+      rank_replicas_.push_back(next[expert]++);
+    }
+    if ((slot + 1) % shape_.slots_per_rank() == 0) {
+      rank_begin_.push_back(static_cast<int>(rank_replicas_.size()));
+    }
   }
 }
 
