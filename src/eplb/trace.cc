@@ -231,8 +231,9 @@ Load total_load(const Trace& trace) {
   for (int64_t token = 0; token < trace.num_tokens(); ++token) {
     for (int layer = 0; layer < trace.num_layers(); ++layer) {
       trace.experts(token, layer, ids.data());
+      int64_t* row = load.tokens.data() + int64_t{layer} * load.num_experts;
       for (const int id : ids) {
-        if (id >= 0) ++load.tokens[static_cast<size_t>(layer * load.num_experts + id)];
+        if (id >= 0) ++row[id];
       }
     }
   }
