@@ -64,8 +64,8 @@ int DraftPlacement::fullest_rank() const {
 int DraftPlacement::lightest_free_rank(int expert) const {
   int lightest = -1;
   for (int rank = 0; rank < shape_.num_ranks; ++rank) {
-    if (is_full(rank) || held(rank, expert) > 0) continue;
-    if (lightest < 0 || rank_tokens_[rank] < rank_tokens_[lightest]) lightest = rank;
+    if (lightest >= 0 && rank_tokens_[rank] >= rank_tokens_[lightest]) continue;
+    if (!is_full(rank) && held(rank, expert) == 0) lightest = rank;
   }
   return lightest;
 }
