@@ -25,7 +25,7 @@ struct AnnealOptions {
   uint64_t seed = 0;
   // What is minimised: mean best split of the batches + even_weight x even max/mean of the whole
   // load.
-  double even_weight = 0.25;
+  double even_weight = 1;
   bool keep_connected = false;  // never split the rank graph further than `start` has it
 };
 
