@@ -18,6 +18,8 @@ function(wideep_module name)
     add_executable(${name}_test ${M_TESTS})
     target_link_libraries(${name}_test PRIVATE wideep_${name} ${M_LIBS} GTest::gmock GTest::gtest_main)
     target_compile_definitions(${name}_test PRIVATE WIDEEP_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+    # Tests spend their time in the library: compiling them fast matters more.
+    target_compile_options(${name}_test PRIVATE $<$<CONFIG:Release>:-O1>)
     include(GoogleTest)
     gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600)
   endif()

@@ -68,7 +68,8 @@ class [[nodiscard]] Result {
     CHECK(is_ok());
     return *value_;
   }
-  T&& value() && {
+  // By value, so that a temporary's value outlives it: `for (x : f().value())`.
+  T value() && {
     CHECK(is_ok());
     return *std::move(value_);
   }
@@ -76,7 +77,7 @@ class [[nodiscard]] Result {
   const T* operator->() const { return &value(); }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
-  T&& operator*() && { return std::move(*this).value(); }
+  T operator*() && { return std::move(*this).value(); }
 
  private:
   Status status_;

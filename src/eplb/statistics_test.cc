@@ -27,16 +27,9 @@ constexpr std::string_view kMeta = R"({"num_experts": 3, "num_experts_per_token"
 // A tensor; without a shape it is one row.
 template <typename T>
 struct Entry {
-  Entry(std::string key_, std::vector<T> values_)
-      : key(std::move(key_)),
-        values(std::move(values_)),
-        shape{static_cast<int64_t>(values.size())} {}
-  Entry(std::string key_, std::vector<T> values_, std::vector<int64_t> shape_)
-      : key(std::move(key_)), values(std::move(values_)), shape(std::move(shape_)) {}
-
   std::string key;
   std::vector<T> values;
-  std::vector<int64_t> shape;
+  std::vector<int64_t> shape = {static_cast<int64_t>(values.size())};
 };
 
 template <typename T>
