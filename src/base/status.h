@@ -17,6 +17,7 @@ enum class StatusCode {
   kNotFound,      // a file or an entry that was named does not exist
   kIo,            // the system refused: permissions, full disk, short read
   kUnavailable,   // a peer, a device or a feature is not there
+  kAborted,       // the ranks of a world cannot go on together: one failed, or they disagree
 };
 
 class [[nodiscard]] Status {
@@ -33,6 +34,10 @@ class [[nodiscard]] Status {
   static Status unavailable(std::string message) {
     return {StatusCode::kUnavailable, std::move(message)};
   }
+  static Status aborted(std::string message) { return {StatusCode::kAborted, std::move(message)}; }
+
+  // The same kind of failure with `prefix` before its message.
+  Status prefixed(const std::string& prefix) const { return {code_, prefix + message_}; }
 
   bool is_ok() const { return code_ == StatusCode::kOk; }
   StatusCode code() const { return code_; }
