@@ -71,4 +71,8 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Tells the system that these bytes of a mapped file will be read soon and in full: it then fetches
+// them in large pieces ahead of the reader. A hint: nothing is waited for, nothing can fail.
+void will_read(std::span<const std::byte> mapped);
+
 }  // namespace wideep

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -111,6 +112,17 @@ TEST(MappedFile, MapsWholeFilesAndMoves) {
   EXPECT_TRUE(MappedFile::open(folder.write("empty", "")).value().bytes().empty());
   EXPECT_EQ(MappedFile::open(folder / "none").status().code(), StatusCode::kNotFound);
   EXPECT_EQ(MappedFile::open(folder.path()).status().code(), StatusCode::kInvalidInput);
+}
+
+TEST(MappedFile, BytesAnnouncedAreStillTheFiles) {
+  const TemporaryFolder folder;
+  const std::string contents(10000, 'x');
+  const Result<MappedFile> file = MappedFile::open(folder.write("a", contents));
+  ASSERT_TRUE(file.is_ok());
+  will_read({});
+  will_read(file->bytes().subspan(4097, 5000));  // from the middle of a page
+  will_read(file->bytes());
+  EXPECT_TRUE(std::ranges::all_of(file->bytes(), [](std::byte b) { return b == std::byte{'x'}; }));
 }
 
 }  // namespace
