@@ -43,10 +43,17 @@ void ProgressBar::draw(int64_t done) {
   const int filled = static_cast<int>(share * kWidth);
   const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   const double left = share > 0 ? seconds / share - seconds : 0;
-  fmt::print(stderr, "\r\033[K{} [{:#<{}}{:.<{}}] {}/{} {} {:.0f}s left", what_, "", filled, "",
-             kWidth - filled, done, total_, unit_, left);
+  fmt::print(stderr, "\r\033[K{} [{:#<{}}{:.<{}}] {} {:.0f}s left", what_, "", filled, "",
+             kWidth - filled, counts(done, seconds), left);
   std::fflush(stderr);
   visible_ = true;
+}
+
+std::string ProgressBar::counts(int64_t done, double seconds) const {
+  if (unit_ != "bytes") return fmt::format("{}/{} {}", done, total_, unit_);
+  const double gigabytes = static_cast<double>(done) * 1e-9;
+  return fmt::format("{:.2f}/{:.2f} GB {:.2f} GB/s", gigabytes, static_cast<double>(total_) * 1e-9,
+                     seconds > 0 ? gigabytes / seconds : 0);
 }
 
 }  // namespace wideep

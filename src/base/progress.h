@@ -13,7 +13,8 @@ namespace wideep {
 // add() may be called from any thread; the bar is finished and its line cleared on destruction.
 class ProgressBar {
  public:
-  // `what` stands before the bar ("planning"), `unit` behind the counts ("layers").
+  // `what` stands before the bar ("planning"), `unit` behind the counts ("layers"). Of the unit
+  // "bytes" the counts are shown as GB (1e9), with GB/s since the start.
   ProgressBar(std::string what, int64_t total, std::string unit);
   ProgressBar(const ProgressBar&) = delete;
   ~ProgressBar();
@@ -22,6 +23,7 @@ class ProgressBar {
 
  private:
   void draw(int64_t done);
+  std::string counts(int64_t done, double seconds) const;
 
   const std::string what_;
   const int64_t total_;

@@ -78,6 +78,17 @@ TEST(ProgressBarTest, DrawsOnATerminalAndClearsItsLine) {
   EXPECT_THAT(terminal.read_screen(), EndsWith("\r\033[K"));
 }
 
+TEST(ProgressBarTest, ShowsBytesAsGigabytesAndTheirRate) {
+  const TerminalStderr terminal;
+  if (!terminal.ready()) GTEST_SKIP() << "no pseudo-terminals on this machine";
+  ProgressBar bar("loading", 40'000'000'000, "bytes");
+  std::this_thread::sleep_for(kLongerThanARedraw);
+  bar.add(20'000'000'000);
+  const std::string screen = terminal.read_screen();
+  EXPECT_THAT(screen, HasSubstr("] 20.00/40.00 GB "));
+  EXPECT_THAT(screen, HasSubstr(" GB/s "));
+}
+
 TEST(ProgressBarTest, AddsFromManyThreads) {
   const TerminalStderr terminal;
   if (!terminal.ready()) GTEST_SKIP() << "no pseudo-terminals on this machine";
