@@ -1,0 +1,32 @@
+// Choosing the next token from logits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/stream.h"
+#include "base/tensor.h"
+
+namespace wideep::kernels {
+
+struct SamplingParams {
+  float temperature = 0;  // 0: greedy
+  int top_k = 0;          // of the k largest logits only; 0: all
+  float top_p = 1;        // of the fewest tokens whose probabilities reach top_p
+  uint64_t seed = 0;
+};
+
+// One row of logits to be sampled; the random number is a function of seed and position alone, so
+// that a request gives the same tokens in any batch, on any rank.
+struct SampleRequest {
+  SamplingParams sampling;
+  int64_t position = 0;  // of the token that is sampled
+};
+
+// tokens[r] for each row of logits [rows, vocab] kF32. The largest logit, ties to the smaller id,
+// where temperature is 0. Filters in the order temperature, top_k, top_p. A row without a finite
+// logit gives -1.
+void sample(Stream& stream, ConstMatrixView logits, std::span<const SampleRequest> requests,
+            std::span<int> tokens);
+
+}  // namespace wideep::kernels
