@@ -22,6 +22,7 @@ T value_or_finish(Result<T> result) {
 void add_config(CLI::App& parent);
 void add_eplb_import(CLI::App& parent);
 void add_info(CLI::App& parent);
+void add_tokenize(CLI::App& parent);
 
 // Subcommands of `wideep eplb`.
 void add_eplb_evaluate(CLI::App& eplb);

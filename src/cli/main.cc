@@ -9,6 +9,7 @@ int main(int argc, char** argv) {
   wideep::cli::add_config(app);
   wideep::cli::add_eplb_import(*eplb);
   wideep::cli::add_info(app);
+  wideep::cli::add_tokenize(app);
   wideep::cli::add_eplb_generate(*eplb);
   wideep::cli::add_eplb_evaluate(*eplb);
   wideep::cli::add_eplb_replay(*eplb);

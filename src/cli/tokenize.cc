@@ -1,0 +1,81 @@
+// wideep tokenize: JSON strings to token ids, or ids to strings, one a line.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "cli/commands.h"
+#include "tokenizer/tokenizer.h"
+
+namespace wideep::cli {
+namespace {
+
+using tokenizer::Tokenizer;
+
+struct TokenizeArguments {
+  std::string model;
+  bool decode = false;
+  bool no_special_tokens = false;
+};
+
+// A line's answer, as JSON.
+Result<std::string> encode_line(const Tokenizer& tokenizer, const Json& line,
+                                const TokenizeArguments& arguments) {
+  if (!line.is_string()) return Status::invalid_input("must be a JSON string");
+  ASSIGN_OR_RETURN(const std::vector<int> ids,
+                   tokenizer.encode(line.get_ref<const std::string&>(),
+                                    {.add_special_tokens = !arguments.no_special_tokens}));
+  return Json(ids).dump();
+}
+
+Result<std::string> decode_line(const Tokenizer& tokenizer, const Json& line,
+                                const TokenizeArguments& arguments) {
+  if (!line.is_array()) return Status::invalid_input("must be a list of token ids");
+  std::vector<int> ids;
+  for (const Json& id : line) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX) {
+      return Status::invalid_input(fmt::format("{}: must be a token id", id.dump()));
+    }
+    ids.push_back(id.get<int>());
+  }
+  ASSIGN_OR_RETURN(const std::string text,
+                   tokenizer.decode(ids, {.skip_special_tokens = arguments.no_special_tokens}));
+  return Json(text).dump();
+}
+
+Status tokenize(const TokenizeArguments& arguments) {
+  ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::load(arguments.model));
+  std::string line;
+  for (int64_t number = 1; std::getline(std::cin, line); ++number) {
+    const std::string name = fmt::format("line {}", number);
+    ASSIGN_OR_RETURN(const Json value, parse_json(line, name));
+    const Result<std::string> answer = arguments.decode ? decode_line(tokenizer, value, arguments)
+                                                        : encode_line(tokenizer, value, arguments);
+    if (!answer.is_ok()) {
+      return Status::invalid_input(fmt::format("{}: {}", name, answer.status().message()));
+    }
+    fmt::print("{}\n", *answer);
+    std::fflush(stdout);  // so that a program at both ends can ask line by line
+  }
+  return Status::ok();
+}
+
+}  // namespace
+
+void add_tokenize(CLI::App& parent) {
+  auto arguments = std::make_shared<TokenizeArguments>();
+  CLI::App* command =
+      parent.add_subcommand("tokenize", "Token ids of JSON strings, one a line of standard input");
+  command->add_option("--model", arguments->model, "Folder with the model's tokenizer.json")
+      ->required();
+  command->add_flag("--decode", arguments->decode, "Lines are lists of ids, answers are strings");
+  command->add_flag("--no_special_tokens", arguments->no_special_tokens,
+                    "Encode: none are added; decode: none are shown");
+  command->callback([arguments] { finish(tokenize(*arguments)); });
+}
+
+}  // namespace wideep::cli
