@@ -5,6 +5,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/json.h"
@@ -21,6 +22,16 @@ struct TokenizeArguments {
   bool decode = false;
   bool no_special_tokens = false;
 };
+
+// On one line for every reader: what some take for the end of a line (U+0085, U+2028, U+2029) is
+// escaped, and everything with it.
+std::string one_line(const std::string& text) {
+  bool ends_lines = false;
+  for (const std::string_view end : {"\u0085", "\u2028", "\u2029"}) {
+    ends_lines |= text.find(end) != std::string::npos;
+  }
+  return Json(text).dump(-1, ' ', ends_lines);
+}
 
 // A line's answer, as JSON.
 Result<std::string> encode_line(const Tokenizer& tokenizer, const Json& line,
@@ -44,7 +55,7 @@ Result<std::string> decode_line(const Tokenizer& tokenizer, const Json& line,
   }
   ASSIGN_OR_RETURN(const std::string text,
                    tokenizer.decode(ids, {.skip_special_tokens = arguments.no_special_tokens}));
-  return Json(text).dump();
+  return one_line(text);
 }
 
 Status tokenize(const TokenizeArguments& arguments) {

@@ -4,6 +4,15 @@
 
 namespace wideep::tokenizer {
 
+std::optional<int> integer_in(const Json& value, int64_t min, int64_t max) {
+  if (!value.is_number_integer()) return std::nullopt;
+  // As int64 an unsigned number beyond it would be negative.
+  if (value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX) return std::nullopt;
+  const auto integer = value.get<int64_t>();
+  if (integer < min || integer > max) return std::nullopt;
+  return static_cast<int>(integer);
+}
+
 Status JsonNode::error(std::string_view rule) const {
   return Status::invalid_input(path_.empty() ? fmt::format("{}: {}", *file_, rule)
                                              : fmt::format("{}: {}: {}", *file_, path_, rule));
@@ -44,13 +53,9 @@ Result<std::string> JsonNode::string() const {
 }
 
 Result<int> JsonNode::integer(int64_t min, int64_t max) const {
-  // An unsigned number beyond int64 would wrap below min or above max only by luck.
-  const bool fits = value_->is_number_integer() &&
-                    !(value_->is_number_unsigned() && value_->get<uint64_t>() > INT64_MAX);
-  if (!fits || value_->get<int64_t>() < min || value_->get<int64_t>() > max) {
-    return error(fmt::format("must be an integer from {} to {}", min, max));
-  }
-  return static_cast<int>(value_->get<int64_t>());
+  const std::optional<int> value = integer_in(*value_, min, max);
+  if (!value) return error(fmt::format("must be an integer from {} to {}", min, max));
+  return *value;
 }
 
 Result<bool> JsonNode::boolean_or(const char* key, bool fallback) const {

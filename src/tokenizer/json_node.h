@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,6 +12,9 @@
 #include "base/status.h"
 
 namespace wideep::tokenizer {
+
+// The value as an integer of [min, max]; nullopt where it is something else.
+std::optional<int> integer_in(const Json& value, int64_t min, int64_t max);
 
 class JsonNode {
  public:

@@ -113,16 +113,16 @@ Status read_vocab(const JsonNode& model, BpeSpec& bpe) {
   if (!vocab.json().is_object()) return vocab.error("must be an object of token -> id");
   std::unordered_set<int> ids;
   bpe.vocab.reserve(vocab.json().size());
-  for (const auto& [token, id] : vocab.json().items()) {
-    const bool valid = id.is_number_unsigned() && id.get<uint64_t>() <= kMaxTokenId;
-    if (!valid) {
+  for (const auto& [token, value] : vocab.json().items()) {
+    const std::optional<int> id = integer_in(value, 0, kMaxTokenId);
+    if (!id) {
       return vocab.error(
           fmt::format("\"{}\": id must be an integer from 0 to {}", token, kMaxTokenId));
     }
-    if (!ids.insert(id.get<int>()).second) {
-      return vocab.error(fmt::format("\"{}\": id {} is another token's too", token, id.get<int>()));
+    if (!ids.insert(*id).second) {
+      return vocab.error(fmt::format("\"{}\": id {} is another token's too", token, *id));
     }
-    bpe.vocab.emplace_back(token, id.get<int>());
+    bpe.vocab.emplace_back(token, *id);
   }
   return Status::ok();
 }

@@ -15,7 +15,7 @@ namespace wideep::tokenizer {
 // A token that is found in the text before it is split into words.
 struct AddedToken {
   int id = 0;
-  std::string content;
+  std::string content = {};
   bool special = false;      // control token: left out of decoded text on request
   bool single_word = false;  // only where no word character is beside it
   bool lstrip = false;       // takes the white space before it
@@ -33,23 +33,23 @@ enum class SplitBehavior {
 };
 
 struct SplitSpec {
-  std::string pattern;
+  std::string pattern = {};
   bool is_regex = true;  // false: the characters themselves
   SplitBehavior behavior = SplitBehavior::kIsolated;
-  bool invert = false;  // what does not match is the match
-  std::string path;     // in the JSON document, for errors
+  bool invert = false;    // what does not match is the match
+  std::string path = {};  // in the JSON document, for errors
 };
 
 struct PreTokenizerSpec {
-  std::vector<SplitSpec> splits;  // one after the other, then:
-  bool add_prefix_space = false;  // each piece begins with a space
-  bool use_regex = false;         // and is cut by GPT-2's pattern
+  std::vector<SplitSpec> splits = {};  // one after the other, then:
+  bool add_prefix_space = false;       // each piece begins with a space
+  bool use_regex = false;              // and is cut by GPT-2's pattern
 };
 
 struct BpeSpec {
-  std::vector<std::pair<std::string, int>> vocab;           // byte-level spelling, id
-  std::vector<std::pair<std::string, std::string>> merges;  // first: highest priority
-  std::optional<std::string> unk_token;
+  std::vector<std::pair<std::string, int>> vocab = {};           // byte-level spelling, id
+  std::vector<std::pair<std::string, std::string>> merges = {};  // first: highest priority
+  std::optional<std::string> unk_token = std::nullopt;
   bool fuse_unk = false;       // neighbouring unknown bytes are one unk_token
   bool ignore_merges = false;  // a word that is a token is not merged up
 };
