@@ -91,6 +91,13 @@ std::optional<std::vector<int>> JsonFields::integers(const char* key, int64_t mi
   return std::nullopt;
 }
 
+std::vector<int> JsonFields::token_ids(const char* key) const {
+  constexpr int64_t kMaxTokenId = 2147483647;
+  if (!has(key)) return {};
+  if (!object_.at(key).is_array()) return {integer(key, 0, kMaxTokenId)};
+  return integers(key, 0, kMaxTokenId).value_or(std::vector<int>{});
+}
+
 void JsonFields::fail(const char* key, const std::string& rule) const {
   const auto found = object_.find(key);
   violations_.add(name_, prefix_ + key, show(found == object_.end() ? nullptr : &*found), rule);

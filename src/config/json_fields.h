@@ -33,6 +33,8 @@ class JsonFields {
   std::string string(const char* key, const std::string& fallback) const;
   // Integers of the range; nullopt where it is not there, null or wrong.
   std::optional<std::vector<int>> integers(const char* key, int64_t min, int64_t max) const;
+  // A token id or a list of them; {} where it is not there or null.
+  std::vector<int> token_ids(const char* key) const;
 
   // A violation of the key's value.
   void fail(const char* key, const std::string& rule) const;

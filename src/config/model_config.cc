@@ -15,7 +15,6 @@ namespace {
 // Larger sizes are mistakes, and products of two still fit an int64_t.
 constexpr int64_t kMaxWidth = 1 << 20;
 constexpr int64_t kMaxPositions = 1 << 30;
-constexpr int64_t kMaxTokenId = 2147483647;
 
 struct Architecture {
   const char* name;
@@ -45,15 +44,6 @@ ModelType read_type(const JsonFields& fields) {
   if (name == "float32") return ModelType::kFp32;
   fields.fail(key, "must be bfloat16, float16 or float32");
   return ModelType::kBf16;
-}
-
-// The id, or the list of ids.
-std::vector<int> read_eos(const JsonFields& fields, const Json& json) {
-  const auto eos = json.find("eos_token_id");
-  if (eos == json.end() || eos->is_null()) return {};
-  if (eos->is_array())
-    return fields.integers("eos_token_id", 0, kMaxTokenId).value_or(std::vector<int>{});
-  return {fields.integer("eos_token_id", 0, kMaxTokenId)};
 }
 
 RopeType read_rope_type(const JsonFields& scaling) {
@@ -86,6 +76,10 @@ RopeConfig read_rope(const JsonFields& fields, const std::string& name, const st
     rope.beta_slow = scaling.number("beta_slow", rope.beta_slow);
     if (scaling.has("mscale")) rope.mscale = scaling.number("mscale", 1);
     if (scaling.has("mscale_all_dim")) rope.mscale_all_dim = scaling.number("mscale_all_dim", 0);
+    if (scaling.has("attention_factor")) {
+      rope.attention_factor = scaling.number("attention_factor", 1);
+      if (*rope.attention_factor <= 0) scaling.fail("attention_factor", "must be more than 0");
+    }
     rope.low_freq_factor = scaling.number("low_freq_factor", rope.low_freq_factor);
     rope.high_freq_factor = scaling.number("high_freq_factor", rope.high_freq_factor);
     if (rope.type == RopeType::kLlama3 && rope.high_freq_factor <= rope.low_freq_factor) {
@@ -253,8 +247,8 @@ void read_llama4(const JsonFields& fields, ModelConfig& model) {
 }
 
 // What all families have.
-void read_common(const JsonFields& fields, const Json& json, const std::string& name,
-                 const std::string& prefix, Violations& violations, ModelConfig& model) {
+void read_common(const JsonFields& fields, const std::string& name, const std::string& prefix,
+                 Violations& violations, ModelConfig& model) {
   model.vocab_size = fields.integer("vocab_size", 1, 1 << 24);
   model.hidden_size = width(fields, "hidden_size");
   model.num_layers = fields.integer("num_hidden_layers", 1, kMaxLayers - 8);
@@ -263,9 +257,7 @@ void read_common(const JsonFields& fields, const Json& json, const std::string& 
   model.rms_norm_eps = fields.number("rms_norm_eps", model.rms_norm_eps);
   if (model.rms_norm_eps <= 0) fields.fail("rms_norm_eps", "must be more than 0");
   model.attention_bias = fields.boolean("attention_bias", false);
-  model.tie_word_embeddings = fields.boolean("tie_word_embeddings", false);
   if (fields.string("hidden_act", "silu") != "silu") fields.fail("hidden_act", "must be silu");
-  model.eos_token_ids = read_eos(fields, json);
   model.rope = read_rope(fields, name, prefix, violations);
 }
 
@@ -304,10 +296,13 @@ Result<ModelConfig> parse_model_config(std::string_view text, const std::string&
   model.family = architecture.family;
   model.architecture = architecture.name;
   model.is_nested_text = nested != nullptr;
-  read_common(fields, body, name, prefix, violations, model);
+  read_common(fields, name, prefix, violations, model);
   // These may stand outside of text_config.
   const bool type_outside = !fields.has("dtype") && !fields.has("torch_dtype");
   model.type = read_type(type_outside ? outer : fields);
+  model.tie_word_embeddings =
+      (fields.has("tie_word_embeddings") ? fields : outer).boolean("tie_word_embeddings", false);
+  model.eos_token_ids = (fields.has("eos_token_id") ? fields : outer).token_ids("eos_token_id");
   model.fp8_block =
       read_quantization(fields.has("quantization_config") ? fields : outer, name, violations);
   if (model.family == ModelFamily::kDeepSeekV3) read_deepseek(fields, model);

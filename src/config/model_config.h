@@ -29,8 +29,10 @@ struct RopeConfig {
   double beta_slow = 1;                  // yarn: rotations above which it is stretched in full
   std::optional<double> mscale;          // yarn
   std::optional<double> mscale_all_dim;  // yarn: enters DeepSeek's softmax scale
-  double low_freq_factor = 1;            // llama3
-  double high_freq_factor = 4;           // llama3
+  // yarn: multiplies cos and sin; null: mscale's quotient, or 0.1 ln(factor) + 1 without mscale.
+  std::optional<double> attention_factor;
+  double low_freq_factor = 1;   // llama3
+  double high_freq_factor = 4;  // llama3
 };
 
 // Weights in FP8 e4m3 with one scale for each block of this shape.
