@@ -1,0 +1,111 @@
+// One rank's part of a model: its weights, its share of every layer, and the forward pass.
+//
+// The engine owns the KV cache and decides what runs; the model owns weights and activations and
+// takes part in the collectives of its groups. forward() is collective over the ranks of a replica:
+// all of them call it for every iteration, with zero tokens if they have none.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "base/stream.h"
+#include "base/tensor.h"
+#include "config/engine_config.h"
+#include "config/mapping.h"
+#include "config/model_config.h"
+#include "dist/groups.h"
+#include "models/weight_source.h"
+
+namespace wideep::models {
+
+// What the KV cache of this rank holds for one token in one layer, and for how many layers.
+struct KvSpec {
+  int num_layers = 0;  // of this pipeline stage
+  int kv_heads = 0;    // of this rank; 1 with MLA
+  int row_dim = 0;     // elements of a token and KV head: key and value, or MLA's latent + rope
+  DType dtype = DType::kF32;
+
+  int64_t bytes_per_token_and_layer() const {
+    return int64_t{kv_heads} * row_dim * dtype_size(dtype);
+  }
+  int64_t bytes_per_token() const { return num_layers * bytes_per_token_and_layer(); }
+};
+
+// Memory of the KV cache: [num_layers, num_pages, page_size, kv_heads, row_dim].
+struct KvMemory {
+  std::byte* data = nullptr;
+  int num_pages = 0;
+  int page_size = 0;  // tokens
+};
+
+// A request's tokens in an iteration: rows [first_row, first_row + num_rows) of the batch are its
+// positions [first_position, first_position + num_rows).
+struct BatchSequence {
+  int first_row = 0;
+  int num_rows = 0;
+  int first_position = 0;
+  // Page i holds the positions [i * span, (i + 1) * span), span = page_size * cp: with context
+  // parallelism a page has the same number on all cp ranks, and rank r keeps the r-th page_size
+  // positions of the span.
+  std::span<const int> pages;
+};
+
+// One iteration of this rank. With attention TP, CP and PP all ranks of a group are given the same
+// batch; with attention DP each tp rank its own.
+struct Batch {
+  std::vector<int> token_ids;            // [tokens]
+  std::vector<BatchSequence> sequences;  // their rows cover the tokens in order
+  std::vector<int> logits_rows;          // ascending: the rows whose logits are wanted
+  // [tp] tokens of every rank of the tp group in this iteration, with attention DP; else empty.
+  std::vector<int> dp_tokens;
+};
+
+// Sees the experts that tokens were routed to, e.g. to count them.
+class RoutingObserver {
+ public:
+  virtual ~RoutingObserver() = default;
+  // ids [tokens, top_k] of this rank's rows [first_row, first_row + tokens) of the batch, in
+  // decoder layer `layer`.
+  virtual void on_routing(int layer, int first_row, std::span<const int32_t> ids, int top_k) = 0;
+};
+
+struct ModelOptions {
+  const ModelConfig* config = nullptr;
+  const EngineConfig* engine = nullptr;  // parallel sizes and limits
+  const Mapping* mapping = nullptr;
+  dist::Groups* groups = nullptr;     // outlives the model
+  WeightSource* source = nullptr;     // read in create() only
+  DType weight_dtype = DType::kBF16;  // kF32 or kBF16, of linear weights; norms and router are fp32
+  DType kv_dtype = DType::kBF16;      // kF32 or kBF16
+};
+
+// Bytes that a model holds, for the allocation plan.
+struct ModelMemory {
+  int64_t weights = 0;
+  int64_t activations = 0;
+};
+
+class Model {
+ public:
+  // Reads and packs this rank's weights. Collective. Sizes that do not divide are kInvalidInput
+  // naming both numbers.
+  static Result<std::unique_ptr<Model>> create(Stream& stream, const ModelOptions& options);
+  virtual ~Model() = default;
+
+  virtual KvSpec kv_spec() const = 0;
+  virtual ModelMemory memory() const = 0;
+  // Before the first forward(). The memory is the caller's and outlives the model.
+  virtual void set_kv_memory(const KvMemory& memory) = 0;
+  virtual void set_routing_observer(RoutingObserver* observer) = 0;
+
+  // Runs the batch; logits [logits_rows, vocab_size] kF32 are written on every rank of the last
+  // pipeline stage (the whole vocabulary, also with TP) and left alone on the others.
+  // batch tokens <= EngineConfig::max_num_tokens.
+  virtual Status forward(const Batch& batch, MatrixView logits) = 0;
+};
+
+}  // namespace wideep::models
