@@ -38,6 +38,12 @@ std::vector<Override> overrides_of(const EngineOverrides& flags) {
   add("--max_seq_len", "max_seq_len", flags.max_seq_len);
   add("--kv_cache_free_gpu_mem_fraction", "kv_cache_config.free_gpu_memory_fraction",
       flags.kv_cache_free_gpu_mem_fraction);
+  add("--enable_attention_dp", "enable_attention_dp", flags.enable_attention_dp);
+  add("--enable_chunked_prefill", "enable_chunked_prefill", flags.enable_chunked_prefill);
+  if (flags.load_format) {
+    const char* value = *flags.load_format == LoadFormat::kDummy ? "dummy" : "auto";
+    list.push_back({"--load_format", "load_format", value});
+  }
   return list;
 }
 

@@ -140,6 +140,9 @@ struct EngineOverrides {
   std::optional<int> max_num_tokens = std::nullopt;
   std::optional<int> max_seq_len = std::nullopt;
   std::optional<double> kv_cache_free_gpu_mem_fraction = std::nullopt;
+  std::optional<bool> enable_attention_dp = std::nullopt;
+  std::optional<bool> enable_chunked_prefill = std::nullopt;
+  std::optional<LoadFormat> load_format = std::nullopt;
 };
 
 // Reads the file ("" for none: defaults and overrides only). A relative load_balancer path is

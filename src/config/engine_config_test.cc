@@ -70,6 +70,19 @@ TEST_F(EngineConfigFiles, WideEpOfTheReadme) {
   EXPECT_EQ(config->origins.at("moe_expert_parallel_size").place, "--ep");
 }
 
+TEST(EngineConfig, FlagsForKeysThatAreNoNumbers) {
+  const Result<EngineConfig> config = parse_engine_config("load_format: auto\n", "e.yaml",
+                                                          {.tp = 2,
+                                                           .enable_attention_dp = true,
+                                                           .enable_chunked_prefill = true,
+                                                           .load_format = LoadFormat::kDummy});
+  ASSERT_TRUE(config.is_ok()) << config.status().message();
+  EXPECT_TRUE(config->parallel.enable_attention_dp);
+  EXPECT_TRUE(config->enable_chunked_prefill);
+  EXPECT_EQ(config->load_format, LoadFormat::kDummy);
+  EXPECT_EQ(config->origins.at("load_format").place, "--load_format over e.yaml:1");
+}
+
 TEST_F(EngineConfigFiles, FlatKeysOfTheBalancerGuide) {
   const std::string path = folder_.write("old.yaml",
                                          "enable_attention_dp: true\n"

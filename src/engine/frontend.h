@@ -30,7 +30,7 @@ struct FrontendOptions {
   std::vector<int> eos_token_ids;
   int num_schedulers = 1;   // attention-DP ranks
   int stream_interval = 1;  // tokens between two events of a request; the first comes at once
-  std::function<std::unique_ptr<Detokenizer>()> make_detokenizer;  // none: events have no text
+  std::function<std::unique_ptr<Detokenizer>()> make_detokenizer = {};  // none: events have no text
 };
 
 class Frontend {
