@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 packages=(g++ cmake ninja-build ccache pkg-config python3
   libyaml-cpp-dev libcli11-dev nlohmann-json3-dev libfmt-dev libhwy-dev
-  libpcre2-dev libutf8proc-dev
+  libpcre2-dev libutf8proc-dev libopenmpi-dev openmpi-bin
   libgtest-dev libgmock-dev libbenchmark-dev)
 for group in "$@"; do
   case "$group" in

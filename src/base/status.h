@@ -36,6 +36,12 @@ class [[nodiscard]] Status {
   }
   static Status aborted(std::string message) { return {StatusCode::kAborted, std::move(message)}; }
 
+  // A failure of a code that came from elsewhere, such as another process. Not for kOk.
+  static Status of_code(StatusCode code, std::string message) {
+    CHECK(code != StatusCode::kOk);
+    return {code, std::move(message)};
+  }
+
   // The same kind of failure with `prefix` before its message.
   Status prefixed(const std::string& prefix) const { return {code_, prefix + message_}; }
 

@@ -176,6 +176,8 @@ const char* op_name(Op op) {
       return "all_to_all_v";
     case Op::kSplit:
       return "split";
+    case Op::kEnd:
+      return "nothing more (it has ended)";
   }
   return "an unknown call";
 }
@@ -232,6 +234,7 @@ Status check_same_call(Records records, Ranks ranks) {
 Status check_sizes(Records records, Ranks ranks) {
   switch (records[0].header.op) {
     case Op::kBarrier:
+    case Op::kEnd:
       return {};
     case Op::kAllGather:
       return check_all_gather(records, ranks);
@@ -250,6 +253,16 @@ Status check_sizes(Records records, Ranks ranks) {
       return check_same(records, ranks, "bytes", [](const CallHeader& h) { return h.out_bytes; });
   }
   return {};
+}
+
+std::vector<int> ranks_of_color(Records records, int color) {
+  std::vector<int> ranks;
+  for (size_t r = 0; r < records.size(); ++r) {
+    if (records[r].header.color == color) ranks.push_back(static_cast<int>(r));
+  }
+  std::stable_sort(ranks.begin(), ranks.end(),
+                   [&](int a, int b) { return records[a].header.key < records[b].header.key; });
+  return ranks;
 }
 
 Status check_message_size(int receiver, size_t expected, int sender, size_t sent, int tag) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 
@@ -23,6 +24,7 @@ enum class Op : int32_t {
   kReduceScatterV,
   kAllToAllV,
   kSplit,
+  kEnd,  // a rank's body has returned: no rank of the world may wait for it any more
 };
 
 const char* op_name(Op op);
@@ -70,6 +72,10 @@ Status check_same_call(std::span<const CallRecord> records, std::span<const int>
 
 // Whether the sizes of calls that passed check_same_call fit each other.
 Status check_sizes(std::span<const CallRecord> records, std::span<const int> world_ranks);
+
+// The ranks, of those that the records are from, whose split has `color`, in their order in the new
+// group.
+std::vector<int> ranks_of_color(std::span<const CallRecord> records, int color);
 
 // Whether a message of `sent` bytes fits the `expected` bytes of its recv; ranks of the world.
 Status check_message_size(int receiver, size_t expected, int sender, size_t sent, int tag);

@@ -52,10 +52,11 @@ Status Communicator::all_to_all_v(std::span<const std::byte> in,
 }
 
 Status Communicator::check_peer(const char* what, int peer, int tag) const {
-  if (peer >= 0 && peer < size() && tag >= 0) return {};
+  constexpr int kTags = 1 << 30;
+  if (peer >= 0 && peer < size() && tag >= 0 && tag < kTags) return {};
   return Status::aborted(
-      fmt::format("{}: peer {} with tag {}: peers are 0 to {} in this group, tags start at 0", what,
-                  peer, tag, size() - 1));
+      fmt::format("{}: peer {} with tag {}: peers of this group are 0 to {}, tags 0 to {}", what,
+                  peer, tag, size() - 1, kTags - 1));
 }
 
 Status Communicator::send(std::span<const std::byte> data, int peer, int tag) {

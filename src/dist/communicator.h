@@ -62,7 +62,7 @@ class Communicator {
 
   // Messages between two ranks of the group; those of one sender and tag arrive in order. `send`
   // copies and does not wait for the receiver. `recv` waits, and fails where the message has
-  // another size than `data`. tag >= 0.
+  // another size than `data`. tag in [0, 2^30).
   Status send(std::span<const std::byte> data, int peer, int tag);
   Status recv(std::span<std::byte> data, int peer, int tag);
 

@@ -130,22 +130,16 @@ void LocalGroup::finish(uint32_t epoch) {
 }
 
 void LocalGroup::make_parts() {
-  std::vector<int> order(size());
-  for (int r = 0; r < size(); ++r) order[r] = r;
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-    return std::pair(calls_[a].color, calls_[a].key) < std::pair(calls_[b].color, calls_[b].key);
-  });
-  for (size_t begin = 0, end = 0; begin < order.size(); begin = end) {
-    const int color = calls_[order[begin]].color;
-    std::vector<int> members;
-    for (end = begin; end < order.size() && calls_[order[end]].color == color; ++end) {
-      members.push_back(world_ranks_[order[end]]);
-    }
-    if (color < 0) continue;
-    const auto group = std::make_shared<LocalGroup>(state_, std::move(members));
-    for (size_t i = begin; i < end; ++i) {
-      parts_[order[i]] = {group, static_cast<int>(i - begin)};
-    }
+  for (int r = 0; r < size(); ++r) parts_[r] = {};
+  for (int r = 0; r < size(); ++r) {
+    const int color = records_[r].header.color;
+    if (color < 0 || parts_[r].group != nullptr) continue;
+    const std::vector<int> members = ranks_of_color(records_, color);
+    std::vector<int> world_ranks;
+    world_ranks.reserve(members.size());
+    for (const int member : members) world_ranks.push_back(world_ranks_[member]);
+    const auto group = std::make_shared<LocalGroup>(state_, std::move(world_ranks));
+    for (size_t i = 0; i < members.size(); ++i) parts_[members[i]] = {group, static_cast<int>(i)};
   }
 }
 

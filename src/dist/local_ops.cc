@@ -109,6 +109,7 @@ Work work_of(Calls calls) {
   switch (calls[0].op) {
     case Op::kBarrier:
     case Op::kSplit:
+    case Op::kEnd:
       return {};
     case Op::kBroadcast:
     case Op::kAllGather:
@@ -139,6 +140,7 @@ void do_work(Calls calls, int64_t begin, int64_t end) {
   switch (calls[0].op) {
     case Op::kBarrier:
     case Op::kSplit:
+    case Op::kEnd:
       return;
     case Op::kBroadcast:
       return do_broadcast(calls, begin, end);

@@ -16,6 +16,8 @@ struct MpiOptions {
   // millisecond, so that idle ranks leave the cores to others. Off: it polls all the time, which
   // answers fastest and keeps one core a rank busy.
   bool yield_when_idle = true;
+  // Longer data goes as several messages; MPI itself counts bytes in 32 bits.
+  int64_t largest_message_bytes = int64_t{1} << 30;
   // After a rank has failed, how long it waits for all others to notice before it kills the job.
   int abort_after_seconds = 5;
   // Called on the failing rank's process just before the job is killed because not all ranks
@@ -45,6 +47,8 @@ class World {
 
   // Whether this process holds rank 0. run() returns the same status in every process of an MPI
   // world, so the process that holds rank 0 prints results and the message, and the others exit.
+  // Print before the world is destroyed: mpirun ends the job when the first process exits with an
+  // error, and no process leaves the world's destructor before all have entered it.
   bool holds_rank_zero() const;
 
   // Runs `body` on each rank that this process holds, rank 0 of a local world on this thread, and
