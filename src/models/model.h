@@ -81,6 +81,9 @@ struct ModelOptions {
   WeightSource* source = nullptr;     // read in create() only
   DType weight_dtype = DType::kBF16;  // kF32 or kBF16, of linear weights; norms and router are fp32
   DType kv_dtype = DType::kBF16;      // kF32 or kBF16
+  // kF32, or kBF16 to round rotary frequencies as a PyTorch module's .to(bfloat16) leaves them.
+  // Wrong by up to 0.2 % of an angle, so for comparisons with such references only.
+  DType rope_frequency_dtype = DType::kF32;
 };
 
 // Bytes that a model holds, for the allocation plan.

@@ -1,0 +1,215 @@
+#include "models/feed_forward.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "kernels/elementwise.h"
+#include "kernels/linear.h"
+#include "moe/moe_layer.h"
+#include "moe/router.h"
+
+namespace wideep::models {
+namespace {
+
+MatrixRequest rows_of(const std::string& name, const Share& rows, int columns) {
+  MatrixRequest request;
+  request.name = name;
+  request.row_begin = rows.begin;
+  request.row_end = rows.end;
+  request.column_end = columns;
+  return request;
+}
+
+MatrixRequest columns_of(const std::string& name, int rows, const Share& columns) {
+  MatrixRequest request;
+  request.name = name;
+  request.row_end = rows;
+  request.column_begin = columns.begin;
+  request.column_end = columns.end;
+  return request;
+}
+
+// Columns [columns.begin, columns.end) of a gated MLP: down(silu(gate x) * up x).
+class DenseMlp : public FeedForward {
+ public:
+  // `prefix` of the tensors: "model.layers.0.mlp.".
+  DenseMlp(const std::string& prefix, int hidden_size, const Share& columns, DType dtype,
+           WeightStore& store)
+      : columns_(columns.size()),
+        gate_up_(&store.add_linear({rows_of(prefix + "gate_proj.weight", columns, hidden_size),
+                                    rows_of(prefix + "up_proj.weight", columns, hidden_size)},
+                                   dtype)),
+        down_(&store.add_linear({columns_of(prefix + "down_proj.weight", hidden_size, columns)},
+                                dtype)) {}
+
+  Status forward(const ForwardPass& pass, ConstMatrixView x, std::span<const int>,
+                 MatrixView y) const override {
+    const Arena::Scope scope(*pass.arena);
+    const MatrixView gate_up = pass.arena->matrix(x.rows, 2 * columns_);
+    kernels::linear(*pass.stream, x, *gate_up_, gate_up);
+    const MatrixView activated = pass.arena->matrix(x.rows, columns_);
+    kernels::silu_mul(*pass.stream, gate_up, activated);
+    kernels::linear(*pass.stream, activated, *down_, y);
+    return Status::ok();
+  }
+
+  int64_t scratch_bytes(int max_rows) const override {
+    return Arena::matrix_bytes(max_rows, 2 * columns_) + Arena::matrix_bytes(max_rows, columns_);
+  }
+
+ private:
+  int64_t columns_;
+  const kernels::PackedWeight* gate_up_;
+  const kernels::PackedWeight* down_;
+};
+
+class MoeBlock : public FeedForward {
+ public:
+  MoeBlock(const FeedForwardOptions& options, WeightStore& store);
+
+  Status forward(const ForwardPass& pass, ConstMatrixView x, std::span<const int> dp_rows,
+                 MatrixView y) const override;
+  int64_t scratch_bytes(int max_rows) const override;
+
+ private:
+  const ModelConfig& config() const { return *options_.model->config; }
+  bool is_attention_dp() const { return options_.model->engine->parallel.enable_attention_dp; }
+  void plan_router(const std::string& prefix, WeightStore& store);
+  void plan_experts(const std::string& prefix, WeightStore& store);
+  void plan_shared(const std::string& prefix, WeightStore& store);
+
+  FeedForwardOptions options_;
+  std::optional<moe::Router> router_;
+  std::optional<moe::MoeLayer> experts_;
+  std::unique_ptr<DenseMlp> shared_;
+};
+
+MoeBlock::MoeBlock(const FeedForwardOptions& options, WeightStore& store) : options_(options) {
+  const bool is_llama = config().family == ModelFamily::kLlama4;
+  const std::string prefix = options.prefix + (is_llama ? "feed_forward." : "mlp.");
+  plan_router(prefix, store);
+  plan_experts(prefix, store);
+  plan_shared(prefix, store);
+}
+
+void MoeBlock::plan_router(const std::string& prefix, WeightStore& store) {
+  const MoeModelConfig& moe = config().moe;
+  const std::string name =
+      prefix + (config().family == ModelFamily::kLlama4 ? "router" : "gate") + ".weight";
+  const kernels::PackedWeight& gate =
+      store.add_linear({rows_of(name, {0, moe.num_experts}, config().hidden_size)}, DType::kF32);
+  const std::vector<float>* bias = nullptr;
+  if (moe.scoring == Scoring::kSigmoid) {
+    bias = &store.add_vector({prefix + "gate.e_score_correction_bias", 0, moe.num_experts});
+  }
+  router_.emplace(moe, gate, bias);
+}
+
+void MoeBlock::plan_experts(const std::string& prefix, WeightStore& store) {
+  const MoeModelConfig& moe = config().moe;
+  const int hidden = config().hidden_size;
+  const Mapping& mapping = *options_.model->mapping;
+  const Share experts = share_of(moe.num_experts, mapping.moe_ep(), options_.rank.moe_ep_rank);
+  const Share columns =
+      share_of(moe.intermediate_size, mapping.moe_tp(), options_.rank.moe_tp_rank);
+  std::vector<std::vector<MatrixRequest>> gate_ups;
+  std::vector<std::vector<MatrixRequest>> downs;
+  for (int expert = experts.begin; expert < experts.end; ++expert) {
+    if (config().family == ModelFamily::kLlama4) {
+      // Gate and up are the two halves of one tensor's columns, stored [experts, in, out].
+      const std::string gate_up = prefix + "experts.gate_up_proj";
+      const Share up = {moe.intermediate_size + columns.begin, moe.intermediate_size + columns.end};
+      gate_ups.push_back({rows_of(gate_up, columns, hidden), rows_of(gate_up, up, hidden)});
+      downs.push_back({columns_of(prefix + "experts.down_proj", hidden, columns)});
+      for (MatrixRequest* request : {&gate_ups.back()[0], &gate_ups.back()[1], &downs.back()[0]}) {
+        request->expert = expert;
+        request->transposed = true;
+      }
+    } else {
+      const std::string name = fmt::format("{}experts.{}.", prefix, expert);
+      gate_ups.push_back({rows_of(name + "gate_proj.weight", columns, hidden),
+                          rows_of(name + "up_proj.weight", columns, hidden)});
+      downs.push_back({columns_of(name + "down_proj.weight", hidden, columns)});
+    }
+  }
+  moe::ExpertWeights weights;
+  weights.first_expert = experts.begin;
+  weights.gate_up = store.add_linear_group(std::move(gate_ups), options_.model->weight_dtype);
+  weights.down = store.add_linear_group(std::move(downs), options_.model->weight_dtype);
+  moe::MoeShape shape;
+  shape.hidden_size = hidden;
+  shape.intermediate_size = columns.size();
+  shape.top_k = moe.top_k;
+  shape.weight_scales_input = moe.scoring == Scoring::kSigmoidInput;
+  experts_.emplace(
+      shape, weights, is_attention_dp() ? options_.model->groups->tp.get() : nullptr,
+      options_.model->engine->moe.max_num_tokens.value_or(std::numeric_limits<int>::max()));
+}
+
+void MoeBlock::plan_shared(const std::string& prefix, WeightStore& store) {
+  const int width = config().moe.shared_intermediate_size;
+  if (width == 0) return;
+  const bool is_llama = config().family == ModelFamily::kLlama4;
+  const Share columns = is_attention_dp()
+                            ? Share{0, width}
+                            : share_of(width, options_.model->mapping->tp(), options_.rank.tp_rank);
+  shared_ = std::make_unique<DenseMlp>(prefix + (is_llama ? "shared_expert." : "shared_experts."),
+                                       config().hidden_size, columns, options_.model->weight_dtype,
+                                       store);
+}
+
+Status MoeBlock::forward(const ForwardPass& pass, ConstMatrixView x, std::span<const int> dp_rows,
+                         MatrixView y) const {
+  const Arena::Scope scope(*pass.arena);
+  const MoeModelConfig& moe = config().moe;
+  const std::span<int32_t> ids = pass.arena->take<int32_t>(x.rows * moe.top_k);
+  const std::span<float> weights = pass.arena->take<float>(x.rows * moe.top_k);
+  router_->forward(*pass.stream, x,
+                   {pass.arena->matrix(x.rows, moe.num_experts), ids.data(), weights.data()});
+  if (RoutingObserver* observer = *options_.observer; observer != nullptr) {
+    observer->on_routing(options_.layer, pass.own_begin, ids, moe.top_k);
+  }
+  RETURN_IF_ERROR(
+      experts_->forward(*pass.stream, *pass.arena, {x, ids.data(), weights.data()}, dp_rows, y));
+  if (shared_ == nullptr) return Status::ok();
+  const MatrixView shared = pass.arena->matrix(x.rows, config().hidden_size);
+  RETURN_IF_ERROR(shared_->forward(pass, x, dp_rows, shared));
+  kernels::add(*pass.stream, shared, y);
+  return Status::ok();
+}
+
+int64_t MoeBlock::scratch_bytes(int max_rows) const {
+  const MoeModelConfig& moe = config().moe;
+  int64_t shared = 0;
+  if (shared_ != nullptr) {
+    shared = Arena::matrix_bytes(max_rows, config().hidden_size) + shared_->scratch_bytes(max_rows);
+  }
+  return 2 * Arena::matrix_bytes(max_rows, moe.top_k) +
+         Arena::matrix_bytes(max_rows, moe.num_experts) +
+         std::max(experts_->scratch_bytes(max_rows), shared);
+}
+
+}  // namespace
+
+std::unique_ptr<FeedForward> make_feed_forward(const FeedForwardOptions& options,
+                                               WeightStore& store) {
+  const ModelOptions& model = *options.model;
+  const ModelConfig& config = *model.config;
+  if (std::binary_search(config.moe_layers.begin(), config.moe_layers.end(), options.layer)) {
+    return std::make_unique<MoeBlock>(options, store);
+  }
+  const bool is_llama = config.family == ModelFamily::kLlama4;
+  const Share columns =
+      model.engine->parallel.enable_attention_dp
+          ? Share{0, config.intermediate_size}
+          : share_of(config.intermediate_size, model.mapping->tp(), options.rank.tp_rank);
+  return std::make_unique<DenseMlp>(options.prefix + (is_llama ? "feed_forward." : "mlp."),
+                                    config.hidden_size, columns, model.weight_dtype, store);
+}
+
+}  // namespace wideep::models

@@ -1,0 +1,37 @@
+// What the layers of a model share while one batch runs through them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/arena.h"
+#include "base/stream.h"
+#include "base/tensor.h"
+#include "dist/communicator.h"
+#include "kernels/attention.h"
+
+namespace wideep::models {
+
+// With context parallelism a rank computes the rows [own_begin, own_end) of everything but
+// attention; without, all of them.
+struct ForwardPass {
+  Stream* stream = nullptr;
+  Arena* arena = nullptr;
+  dist::Communicator* cp = nullptr;  // null without context parallelism
+
+  int num_rows = 0;
+  int own_begin = 0;
+  int own_end = 0;
+  std::span<const int64_t> cp_rows;  // [cp] rows of every rank of the cp group
+
+  std::span<const int> positions;  // [num_rows]
+  // [num_rows] place in this rank's pages of each new token, -1 where another rank holds it.
+  std::span<const int64_t> slots;
+  std::span<const kernels::AttentionSequence> sequences;
+  ConstMatrixView rope;  // [own rows, rotated columns], see kernels::rope_table
+
+  int own_rows() const { return own_end - own_begin; }
+};
+
+}  // namespace wideep::models

@@ -1,0 +1,158 @@
+#include "models/weights.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/arena.h"
+
+namespace wideep::models {
+namespace {
+
+// Rows that one job reads and packs: enough to be worth a thread's time, few enough that the
+// unpacked copy stays in the cache.
+constexpr int kRowsOfJob = 8 * kernels::kPackedRows;
+
+// Rows [begin, end) of the parts stacked upon each other, to out.
+Status read_stacked(WeightSource& source, const std::vector<MatrixRequest>& parts, int64_t begin,
+                    int64_t end, float* out) {
+  int64_t first = 0;  // row of the stack at which the part begins
+  for (const MatrixRequest& part : parts) {
+    const int64_t from = std::max(begin, first);
+    const int64_t to = std::min(end, first + part.rows());
+    if (from < to) {
+      MatrixRequest rows = part;
+      rows.row_begin = part.row_begin + (from - first);
+      rows.row_end = part.row_begin + (to - first);
+      const auto count = static_cast<size_t>(rows.num_elements());
+      RETURN_IF_ERROR(
+          source.read(rows, std::span<float>(out + (from - begin) * part.columns(), count)));
+    }
+    first += part.rows();
+  }
+  return Status::ok();
+}
+
+int64_t packed_bytes(const kernels::PackedWeight& weight) {
+  return kernels::packed_weight_bytes(weight.out_features, weight.in_features, weight.dtype);
+}
+
+}  // namespace
+
+Share share_of(int total, int parts, int part) {
+  CHECK(parts >= 1 && part >= 0 && part < parts);
+  return {static_cast<int>(int64_t{total} * part / parts),
+          static_cast<int>(int64_t{total} * (part + 1) / parts)};
+}
+
+int64_t WeightStore::reserve(int64_t bytes) {
+  const int64_t offset = bytes_;
+  bytes_ += Arena::padded(bytes);
+  return offset;
+}
+
+const kernels::PackedWeight& WeightStore::add_linear(std::vector<MatrixRequest> parts,
+                                                     DType dtype) {
+  return add_linear_group({std::move(parts)}, dtype).front();
+}
+
+const std::vector<kernels::PackedWeight>& WeightStore::add_linear_group(
+    std::vector<std::vector<MatrixRequest>> members, DType dtype) {
+  LinearGroup group;
+  group.members = std::move(members);
+  for (const std::vector<MatrixRequest>& parts : group.members) {
+    int64_t rows = 0;
+    for (const MatrixRequest& part : parts) {
+      CHECK(part.columns() == parts.front().columns());
+      rows += part.rows();
+    }
+    group.weights.push_back(
+        {nullptr, dtype, static_cast<int>(rows), static_cast<int>(parts.front().columns())});
+    CHECK(rows == group.weights.front().out_features);
+  }
+  if (!group.weights.empty()) {
+    group.offset = reserve(packed_bytes(group.weights.front()) * std::ssize(group.weights));
+  }
+  linears_.push_back(std::move(group));
+  return linears_.back().weights;
+}
+
+const ConstMatrixView& WeightStore::add_table(const MatrixRequest& request, DType dtype) {
+  const int64_t bytes = request.num_elements() * dtype_size(dtype);
+  const ConstMatrixView view = {nullptr, dtype, request.rows(), request.columns(),
+                                request.columns()};
+  tables_.push_back({request, view, reserve(bytes)});
+  return tables_.back().view;
+}
+
+const std::vector<float>& WeightStore::add_vector(const VectorRequest& request) {
+  const int64_t size = request.end - request.begin;
+  vectors_.push_back({request, std::vector<float>(static_cast<size_t>(size))});
+  bytes_ += size * static_cast<int64_t>(sizeof(float));
+  return vectors_.back().values;
+}
+
+void WeightStore::place() {
+  for (LinearGroup& group : linears_) {
+    int64_t offset = group.offset;
+    for (kernels::PackedWeight& weight : group.weights) {
+      weight.data = memory_.data() + offset;
+      offset += packed_bytes(weight);
+    }
+  }
+  for (Table& table : tables_) table.view.data = memory_.data() + table.offset;
+}
+
+void WeightStore::add_jobs(const LinearGroup& group, int member, std::vector<Job>& jobs) const {
+  const kernels::PackedWeight& weight = group.weights[member];
+  std::byte* packed = memory_.data() + group.offset + member * packed_bytes(weight);
+  for (int begin = 0; begin < weight.out_features; begin += kRowsOfJob) {
+    const int end = std::min(begin + kRowsOfJob, weight.out_features);
+    jobs.emplace_back(
+        [&group, &weight, member, packed, begin, end](WeightSource& source) -> Status {
+          std::vector<float> rows(static_cast<size_t>(end - begin) * weight.in_features);
+          RETURN_IF_ERROR(read_stacked(source, group.members[member], begin, end, rows.data()));
+          kernels::pack_weight_rows(
+              matrix_view(std::as_const(rows).data(), end - begin, weight.in_features), begin,
+              weight.out_features, weight.dtype, packed);
+          return Status::ok();
+        });
+  }
+}
+
+std::vector<WeightStore::Job> WeightStore::jobs() {
+  std::vector<Job> jobs;
+  for (const LinearGroup& group : linears_) {
+    for (int member = 0; member < std::ssize(group.weights); ++member) {
+      add_jobs(group, member, jobs);
+    }
+  }
+  for (Table& table : tables_) {
+    jobs.emplace_back([this, &table](WeightSource& source) -> Status {
+      const int64_t count = table.request.num_elements();
+      if (table.view.dtype == DType::kF32) {
+        return source.read(table.request, memory_.span<float>(count, table.offset));
+      }
+      return source.read(table.request, memory_.span<uint16_t>(count, table.offset));
+    });
+  }
+  for (Vector& vector : vectors_) {
+    jobs.emplace_back([&vector](WeightSource& source) {
+      return source.read_vector(vector.request, vector.values);
+    });
+  }
+  return jobs;
+}
+
+Status WeightStore::load(Stream& stream, WeightSource& source) {
+  ASSIGN_OR_RETURN(memory_, Buffer::allocate(bytes_));
+  place();
+  const std::vector<Job> work = jobs();
+  std::vector<Status> done(work.size());
+  stream.pool().parallel_for(static_cast<int>(work.size()),
+                             [&](int i) { done[i] = work[i](source); });
+  const auto failed =
+      std::find_if(done.begin(), done.end(), [](const Status& status) { return !status.is_ok(); });
+  return failed == done.end() ? Status::ok() : *failed;
+}
+
+}  // namespace wideep::models

@@ -1,0 +1,82 @@
+// Loading a rank's weights: what to read is planned first, then read and packed in parallel.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/status.h"
+#include "base/stream.h"
+#include "base/tensor.h"
+#include "kernels/linear.h"
+#include "models/weight_source.h"
+
+namespace wideep::models {
+
+// A part [begin, end) of something that ranks share.
+struct Share {
+  int begin = 0;
+  int end = 0;
+
+  int size() const { return end - begin; }
+};
+// The part of `total` of one of `parts` ranks. Even; where it does not divide, sizes differ by one.
+Share share_of(int total, int parts, int part);
+
+// Owns packed weights, tables and vectors. add_*() plans one and returns where it will be: the
+// place is filled by load() and stays as long as the store.
+class WeightStore {
+ public:
+  WeightStore() = default;
+  WeightStore(const WeightStore&) = delete;
+  WeightStore& operator=(const WeightStore&) = delete;
+
+  // One weight of the rows of all parts, one below the other; the parts have the same columns.
+  const kernels::PackedWeight& add_linear(std::vector<MatrixRequest> parts, DType dtype);
+  // Weights of one shape, side by side: of heads, or of experts.
+  const std::vector<kernels::PackedWeight>& add_linear_group(
+      std::vector<std::vector<MatrixRequest>> members, DType dtype);
+  // A table in row-major order, kF32 or kBF16.
+  const ConstMatrixView& add_table(const MatrixRequest& request, DType dtype);
+  const std::vector<float>& add_vector(const VectorRequest& request);
+
+  // Reads and packs everything that was added, on the stream's pool. Called once. The first error
+  // in the order of adding.
+  Status load(Stream& stream, WeightSource& source);
+
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  struct LinearGroup {
+    std::vector<std::vector<MatrixRequest>> members;
+    std::vector<kernels::PackedWeight> weights;
+    int64_t offset = 0;  // of the first in memory_; the others follow
+  };
+  struct Table {
+    MatrixRequest request;
+    ConstMatrixView view;
+    int64_t offset = 0;
+  };
+  struct Vector {
+    VectorRequest request;
+    std::vector<float> values;
+  };
+  using Job = std::function<Status(WeightSource&)>;
+
+  int64_t reserve(int64_t bytes);
+  void place();
+  void add_jobs(const LinearGroup& group, int member, std::vector<Job>& jobs) const;
+  std::vector<Job> jobs();
+
+  // Deques, so that what add_*() returned stays where it is.
+  std::deque<LinearGroup> linears_;
+  std::deque<Table> tables_;
+  std::deque<Vector> vectors_;
+  int64_t bytes_ = 0;
+  Buffer memory_;
+};
+
+}  // namespace wideep::models
