@@ -32,6 +32,7 @@ function(wideep_bench name)
   list(TRANSFORM B_DEPS PREPEND wideep_)
   add_executable(${name}_bench ${B_SOURCES})
   target_link_libraries(${name}_bench PRIVATE ${B_DEPS} ${B_LIBS} benchmark::benchmark_main)
+  target_include_directories(${name}_bench PRIVATE ${CMAKE_SOURCE_DIR})
   target_compile_definitions(${name}_bench PRIVATE WIDEEP_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
 endfunction()
 

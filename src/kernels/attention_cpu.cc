@@ -1,6 +1,6 @@
 // Attention on the CPU.
 //
-// A tile of query rows goes over the pages of its sequence in blocks of at most 64 keys:
+// A tile of query rows goes over the pages of its sequence in blocks of 64 or 32 keys:
 //   scores  = q k^T: 4 rows x 4 keys at a time, 16 sums in registers, each over the dimensions in
 //   16
 //             lanes that are added as a tree at the end
@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "base/float_formats.h"
 #include "kernels/attention_tile.h"
@@ -29,13 +30,14 @@ HWY_BEFORE_NAMESPACE();
 namespace wideep::kernels::HWY_NAMESPACE {
 
 inline constexpr int kBlockKeys = 64;
+inline constexpr int kWideRow = 256;     // longer rows of the cache come in blocks of half as many
+inline constexpr int kWidenedDim = 640;  // the longest rows of bf16 that are widened
+inline constexpr int kPrefetchKeys = 4;
 inline constexpr float kNone = -std::numeric_limits<float>::infinity();
-// Register tiles: rows and keys of the scores; rows and vectors of the output.
+// Register tiles: rows by keys of the scores, rows by vectors of the output.
 inline constexpr int kRowsAtOnce = kPartLanes >= 16 ? 4 : 2;
 inline constexpr int kKeysAtOnce = kPartLanes >= 16 ? 4 : 2;
-constexpr int vectors_at_once(int rows) {
-  return kPartLanes < 16 ? (kPartLanes == 8 ? 2 : 1) : rows <= 2 ? 8 : 4;
-}
+inline constexpr int kVectorsAtOnce = kPartLanes >= 16 ? 4 : kPartLanes == 8 ? 2 : 1;
 
 HWY_INLINE float to_float(float value) {
   return value;
@@ -68,45 +70,52 @@ template <int kRows, int kKeys, typename Element>
 HWY_INLINE void score_some(const AttentionTile& tile, const KeyBlock<Element>& block, int row,
                            int key, SoftmaxState& state) {
   const Element* keys = block.keys + key * block.stride;
-  F32x16 sums[kRows][kKeys];
+  F32x16 sums[kRows * kKeys];
   WIDEEP_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    WIDEEP_UNROLL
-    for (int k = 0; k < kKeys; ++k) sums[r][k] = broadcast(0);
-  }
+  for (int i = 0; i < kRows * kKeys; ++i) sums[i] = broadcast(0);
   int i = 0;
   for (; i + kLanes <= block.k_dim; i += kLanes) {
     F32x16 k_part[kKeys];
     WIDEEP_UNROLL
-    for (int k = 0; k < kKeys; ++k) k_part[k] = load(keys + k * block.stride + i);
+    for (int k = 0; k < kKeys; ++k) {
+      k_part[k] = load(keys + k * block.stride + i);
+      // The processor's own guess ends with a row of the cache.
+      if (row == 0) hwy::Prefetch(keys + (k + kPrefetchKeys) * block.stride + i);
+    }
     WIDEEP_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const F32x16 q_part = load(tile.q[row + r] + i);
       WIDEEP_UNROLL
-      for (int k = 0; k < kKeys; ++k) sums[r][k] = mul_add(q_part, k_part[k], sums[r][k]);
+      for (int k = 0; k < kKeys; ++k) {
+        sums[r * kKeys + k] = mul_add(q_part, k_part[k], sums[r * kKeys + k]);
+      }
     }
   }
-  WIDEEP_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    WIDEEP_UNROLL
-    for (int k = 0; k < kKeys; ++k) {
-      float total = sum(sums[r][k]);
-      for (int rest = i; rest < block.k_dim; ++rest) {
-        total += tile.q[row + r][rest] * to_float(keys[k * block.stride + rest]);
+  float totals[kRows * kKeys];
+  sum_each(sums, totals);
+  for (; i < block.k_dim; ++i) {
+    for (int r = 0; r < kRows; ++r) {
+      for (int k = 0; k < kKeys; ++k) {
+        totals[r * kKeys + k] += tile.q[row + r][i] * to_float(keys[k * block.stride + i]);
       }
-      state.scores[row + r][key + k] = total * tile.scale;
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int k = 0; k < kKeys; ++k) {
+      state.scores[row + r][key + k] = totals[r * kKeys + k] * tile.scale;
     }
   }
 }
 
-template <int kRows, typename Element>
-void score_rows(const AttentionTile& tile, const KeyBlock<Element>& block, int row,
+// Scores of keys [key, key + kKeys), which stay in the nearest cache, for all rows.
+template <int kKeys, typename Element>
+void score_keys(const AttentionTile& tile, const KeyBlock<Element>& block, int key,
                 SoftmaxState& state) {
-  int key = block.first;
-  for (; key + kKeysAtOnce <= block.end; key += kKeysAtOnce) {
-    score_some<kRows, kKeysAtOnce>(tile, block, row, key, state);
+  int row = 0;
+  for (; row + kRowsAtOnce <= tile.rows; row += kRowsAtOnce) {
+    score_some<kRowsAtOnce, kKeys>(tile, block, row, key, state);
   }
-  for (; key < block.end; ++key) score_some<kRows, 1>(tile, block, row, key, state);
+  for (; row < tile.rows; ++row) score_some<1, kKeys>(tile, block, row, key, state);
 }
 
 // Scores of a row become exp(score - max); keys [first, end) are seen, the rest of the block gets
@@ -170,24 +179,33 @@ HWY_INLINE void weigh_some(const AttentionTile& tile, const KeyBlock<Element>& b
   }
 }
 
-template <int kRows, typename Element>
-void weigh_rows(const AttentionTile& tile, const KeyBlock<Element>& block, int row,
-                const SoftmaxState& state) {
-  constexpr int kVectors = vectors_at_once(kRows);
+// Columns [column, column + 16 kVectors), whose values stay in the nearest cache, of all rows.
+template <int kVectors, typename Element>
+void weigh_columns(const AttentionTile& tile, const KeyBlock<Element>& block, int column,
+                   const SoftmaxState& state) {
+  int row = 0;
+  for (; row + kRowsAtOnce <= tile.rows; row += kRowsAtOnce) {
+    weigh_some<kRowsAtOnce, kVectors>(tile, block, row, column, state);
+  }
+  for (; row < tile.rows; ++row) weigh_some<1, kVectors>(tile, block, row, column, state);
+}
+
+template <typename Element>
+void weigh(const AttentionTile& tile, const KeyBlock<Element>& block, const SoftmaxState& state) {
   int column = 0;
-  for (; column + kVectors * kLanes <= block.v_dim; column += kVectors * kLanes) {
-    weigh_some<kRows, kVectors>(tile, block, row, column, state);
+  for (; column + kVectorsAtOnce * kLanes <= block.v_dim; column += kVectorsAtOnce * kLanes) {
+    weigh_columns<kVectorsAtOnce>(tile, block, column, state);
   }
   for (; column + kLanes <= block.v_dim; column += kLanes) {
-    weigh_some<kRows, 1>(tile, block, row, column, state);
+    weigh_columns<1>(tile, block, column, state);
   }
   for (; column < block.v_dim; ++column) {
-    for (int r = row; r < row + kRows; ++r) {
-      float total = tile.out[r][column] * state.correction[r];
+    for (int row = 0; row < tile.rows; ++row) {
+      float total = tile.out[row][column] * state.correction[row];
       for (int key = block.first; key < block.end; ++key) {
-        total += state.scores[r][key] * to_float(block.values[key * block.stride + column]);
+        total += state.scores[row][key] * to_float(block.values[key * block.stride + column]);
       }
-      tile.out[r][column] = total;
+      tile.out[row][column] = total;
     }
   }
 }
@@ -196,20 +214,33 @@ void weigh_rows(const AttentionTile& tile, const KeyBlock<Element>& block, int r
 template <typename Element>
 void attend_block(const AttentionTile& tile, const KeyBlock<Element>& block, int position,
                   SoftmaxState& state) {
-  int row = 0;
-  for (; row + kRowsAtOnce <= tile.rows; row += kRowsAtOnce) {
-    score_rows<kRowsAtOnce>(tile, block, row, state);
+  int key = block.first;
+  for (; key + kKeysAtOnce <= block.end; key += kKeysAtOnce) {
+    score_keys<kKeysAtOnce>(tile, block, key, state);
   }
-  for (; row < tile.rows; ++row) score_rows<1>(tile, block, row, state);
-  for (row = 0; row < tile.rows; ++row) {
+  for (; key < block.end; ++key) score_keys<1>(tile, block, key, state);
+  for (int row = 0; row < tile.rows; ++row) {
     soften(row, std::max(tile.first_key[row] - position, 0),
            std::max(std::min(tile.end_key[row] - position, block.end), 0), block.end, state);
   }
-  row = 0;
-  for (; row + kRowsAtOnce <= tile.rows; row += kRowsAtOnce) {
-    weigh_rows<kRowsAtOnce>(tile, block, row, state);
+  weigh(tile, block, state);
+}
+
+// A block of bf16 as floats, when several groups of rows are to read it.
+HWY_INLINE KeyBlock<float> widen(const KeyBlock<uint16_t>& block, int row_dim, float* to) {
+  for (int key = block.first; key < block.end; ++key) {
+    const uint16_t* from = block.keys + key * block.stride;
+    float* row = to + key * row_dim;
+    int i = 0;
+    for (; i + kLanes <= row_dim; i += kLanes) {
+      hwy::Prefetch(from + kPrefetchKeys * block.stride + i);
+      store(load(from + i), row + i);
+    }
+    for (; i < row_dim; ++i) row[i] = to_float(from[i]);
   }
-  for (; row < tile.rows; ++row) weigh_rows<1>(tile, block, row, state);
+  return {
+      to,       to + (block.values - block.keys), row_dim, block.k_dim, block.v_dim, block.first,
+      block.end};
 }
 
 void finish_row(const AttentionTile& tile, int row, const SoftmaxState& state) {
@@ -233,6 +264,7 @@ void attend(const AttentionTile& tile) {
   }
   const int first_key = *std::min_element(tile.first_key, tile.first_key + tile.rows);
   const int end_key = *std::max_element(tile.end_key, tile.end_key + tile.rows);
+  const int block_keys = cache.row_dim > kWideRow ? kBlockKeys / 2 : kBlockKeys;
   KeyBlock<Element> block;
   block.stride = cache.token_elements();
   block.k_dim = cache.k_dim;
@@ -240,14 +272,21 @@ void attend(const AttentionTile& tile) {
   for (int page = first_key / cache.page_size; page * cache.page_size < end_key; ++page) {
     if (page % tile.cp_size != tile.cp_rank) continue;
     const int64_t slot = int64_t{tile.pages[page / tile.cp_size]} * cache.page_size;
-    for (int place = 0; place < cache.page_size; place += kBlockKeys) {
+    for (int place = 0; place < cache.page_size; place += block_keys) {
       const int position = page * cache.page_size + place;
       block.first = std::max(first_key - position, 0);
-      block.end = std::min({end_key - position, cache.page_size - place, kBlockKeys});
+      block.end = std::min({end_key - position, cache.page_size - place, block_keys});
       if (block.first >= block.end) continue;
       block.keys = reinterpret_cast<const Element*>(cache.data) + (slot + place) * block.stride +
                    tile.kv_head * cache.row_dim;
       block.values = block.keys + cache.v_offset;
+      if constexpr (std::is_same_v<Element, uint16_t>) {
+        if (tile.rows > kRowsAtOnce && cache.row_dim <= kWidenedDim) {
+          HWY_ALIGN float widened[kBlockKeys / 2 * kWidenedDim];
+          attend_block(tile, widen(block, cache.row_dim, widened), position, state);
+          continue;
+        }
+      }
       attend_block(tile, block, position, state);
     }
   }

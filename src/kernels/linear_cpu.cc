@@ -44,6 +44,9 @@ namespace wideep::kernels::HWY_NAMESPACE {
 // Sums of kMaxRows x 32 outputs, the weights and a broadcast fit into the registers.
 inline constexpr int kMaxRows = kPartLanes >= 16 ? 8 : kPartLanes == 8 ? 3 : 2;
 
+// How far ahead of a tile weights are fetched; the processor's own guess ends with a page.
+inline constexpr int kPrefetchBytes = 4096;
+
 struct PanelWeights {
   F32x16 lower;  // outputs 0 to 15
   F32x16 upper;
@@ -65,55 +68,82 @@ HWY_INLINE PanelWeights load_weights(const uint16_t* from) {
   return result;
 }
 
-// Outputs of one panel, of which the last may have fewer than 32.
-HWY_INLINE void store_outputs(const F32x16& lower, const F32x16& upper, int64_t count, float* y) {
+// Outputs of one panel, of which the last has fewer than 32.
+struct Outputs {
+  F32x16 lower;
+  F32x16 upper;
+};
+HWY_INLINE Outputs load_outputs(const float* y, int64_t count) {
+  if (count >= kPackedRows) return {load(y), load(y + kLanes)};
+  HWY_ALIGN float outputs[kPackedRows] = {};
+  std::memcpy(outputs, y, static_cast<size_t>(count) * sizeof(float));
+  return {load(outputs), load(outputs + kLanes)};
+}
+HWY_INLINE void store_outputs(const Outputs& from, int64_t count, float* y) {
   if (count >= kPackedRows) {
-    store(lower, y);
-    store(upper, y + kLanes);
+    store(from.lower, y);
+    store(from.upper, y + kLanes);
     return;
   }
   HWY_ALIGN float outputs[kPackedRows];
-  store(lower, outputs);
-  store(upper, outputs + kLanes);
+  store(from.lower, outputs);
+  store(from.upper, outputs + kLanes);
   std::memcpy(y, outputs, static_cast<size_t>(count) * sizeof(float));
 }
 
-// Rows [0, kRows) of x times panels [panel, panel + kPanels).
+// Where a tile lies in its block: some rows, and a range of panels and inputs.
+struct Tile {
+  int64_t row = 0;
+  int64_t panel = 0;
+  int64_t panel_end = 0;
+  int64_t input = 0;
+  int64_t input_end = 0;
+};
+
+// Rows [tile.row, + kRows) of x times panels [tile.panel, + kPanels). Inputs after the first go on
+// with the sums in y: a float in memory is the float that was in the register.
 template <int kRows, int kPanels, typename Weight>
-HWY_NOINLINE void multiply_tile(const LinearBlock& block, int64_t row, int64_t panel) {
+HWY_NOINLINE void multiply_tile(const LinearBlock& block, const Tile& tile) {
   const int64_t inputs = block.weight.in_features;
-  const float* x = block.x + row * block.x_stride;
+  const float* x = block.x + tile.row * block.x_stride;
   const Weight* w =
-      reinterpret_cast<const Weight*>(block.weight.data) + panel * inputs * kPackedRows;
-  F32x16 sums[kRows][kPanels][2];
+      reinterpret_cast<const Weight*>(block.weight.data) + tile.panel * inputs * kPackedRows;
+  const int64_t outputs = block.weight.out_features - tile.panel * kPackedRows;  // from here on
+  float* y = block.y + tile.row * block.y_stride + tile.panel * kPackedRows;
+  Outputs sums[kRows][kPanels];
   WIDEEP_UNROLL
   for (int r = 0; r < kRows; ++r) {
     WIDEEP_UNROLL
-    for (int p = 0; p < kPanels; ++p) sums[r][p][0] = sums[r][p][1] = broadcast(0);
+    for (int p = 0; p < kPanels; ++p) {
+      sums[r][p] = tile.input == 0 ? Outputs{broadcast(0), broadcast(0)}
+                                   : load_outputs(y + r * block.y_stride + p * kPackedRows,
+                                                  outputs - p * kPackedRows);
+    }
   }
-  for (int64_t i = 0; i < inputs; ++i) {
+  for (int64_t i = tile.input; i < tile.input_end; ++i) {
     PanelWeights weights[kPanels];
     WIDEEP_UNROLL
     for (int p = 0; p < kPanels; ++p) {
-      weights[p] = load_weights(w + (p * inputs + i) * kPackedRows);
+      const Weight* from = w + (p * inputs + i) * kPackedRows;
+      weights[p] = load_weights(from);
+      hwy::Prefetch(reinterpret_cast<const std::byte*>(from) + kPrefetchBytes);
     }
     WIDEEP_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const F32x16 element = broadcast(x[r * block.x_stride + i]);
       WIDEEP_UNROLL
       for (int p = 0; p < kPanels; ++p) {
-        sums[r][p][0] = mul_add(element, weights[p].lower, sums[r][p][0]);
-        sums[r][p][1] = mul_add(element, weights[p].upper, sums[r][p][1]);
+        sums[r][p].lower = mul_add(element, weights[p].lower, sums[r][p].lower);
+        sums[r][p].upper = mul_add(element, weights[p].upper, sums[r][p].upper);
       }
     }
   }
   WIDEEP_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    float* y = block.y + (row + r) * block.y_stride + panel * kPackedRows;
     WIDEEP_UNROLL
     for (int p = 0; p < kPanels; ++p) {
-      const int64_t left = block.weight.out_features - (panel + p) * kPackedRows;
-      store_outputs(sums[r][p][0], sums[r][p][1], left, y + p * kPackedRows);
+      store_outputs(sums[r][p], outputs - p * kPackedRows,
+                    y + r * block.y_stride + p * kPackedRows);
     }
   }
 }
@@ -124,36 +154,43 @@ constexpr int panels_at_once(int rows) {
 }
 
 template <int kRows, typename Weight>
-void multiply_rows(const LinearBlock& block, int64_t row, int64_t panel, int64_t end) {
+void multiply_rows(const LinearBlock& block, Tile tile) {
   constexpr int kPanels = kPartLanes >= 16 ? panels_at_once(kRows) : 1;
-  for (; panel + kPanels <= end; panel += kPanels) {
-    multiply_tile<kRows, kPanels, Weight>(block, row, panel);
+  for (; tile.panel + kPanels <= tile.panel_end; tile.panel += kPanels) {
+    multiply_tile<kRows, kPanels, Weight>(block, tile);
   }
-  for (; panel < end; ++panel) multiply_tile<kRows, 1, Weight>(block, row, panel);
+  for (; tile.panel < tile.panel_end; ++tile.panel) multiply_tile<kRows, 1, Weight>(block, tile);
 }
 
 // The tile of `rows` rows, 1 <= rows <= kRows.
 template <int kRows, typename Weight>
-void multiply_some_rows(const LinearBlock& block, int64_t row, int rows, int64_t panel,
-                        int64_t end) {
+void multiply_some_rows(const LinearBlock& block, const Tile& tile, int64_t rows) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return multiply_some_rows<kRows - 1, Weight>(block, row, rows, panel, end);
+    if (rows < kRows) return multiply_some_rows<kRows - 1, Weight>(block, tile, rows);
   }
-  multiply_rows<kRows, Weight>(block, row, panel, end);
+  multiply_rows<kRows, Weight>(block, tile);
 }
 
-// Each group of panels stays in the nearest cache while all rows pass over it. Tiles are of nearly
-// equal height: nine rows are 5 + 4, not 8 and a lonely one.
+// A few panels, and so many inputs that they fit into the second cache, stay there while all rows
+// pass. Tiles are of nearly equal height: nine rows are 5 + 4, not 8 and a lonely one.
 template <typename Weight>
 void multiply_block(const LinearBlock& block) {
   constexpr int64_t kPanelGroup = 4;
+  constexpr int64_t kGroupBytes = 512 << 10;
+  constexpr int64_t kInputs = kGroupBytes / (kPanelGroup * kPackedRows * sizeof(Weight));
+  const int64_t inputs = block.weight.in_features;
   const int64_t tiles = (block.rows + kMaxRows - 1) / kMaxRows;
+  const int64_t step = tiles > 1 ? kInputs : inputs;
+  Tile tile;
   for (int64_t panel = block.panel_begin; panel < block.panel_end; panel += kPanelGroup) {
-    const int64_t end = std::min(panel + kPanelGroup, block.panel_end);
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      const int64_t row = block.rows * tile / tiles;
-      const auto rows = static_cast<int>(block.rows * (tile + 1) / tiles - row);
-      multiply_some_rows<kMaxRows, Weight>(block, row, rows, panel, end);
+    tile.panel = panel;
+    tile.panel_end = std::min(panel + kPanelGroup, block.panel_end);
+    for (tile.input = 0; tile.input < inputs; tile.input += step) {
+      tile.input_end = std::min(tile.input + step, inputs);
+      for (int64_t i = 0; i < tiles; ++i) {
+        tile.row = block.rows * i / tiles;
+        multiply_some_rows<kMaxRows, Weight>(block, tile, block.rows * (i + 1) / tiles - tile.row);
+      }
     }
   }
 }

@@ -78,14 +78,24 @@ TEST(LinearTest, IsTheProduct) {
   });
 }
 
-TEST(LinearTest, ManyRowsInSeveralBlocks) {
+// More rows and inputs than are multiplied at a time.
+TEST(LinearTest, SeveralBlocksOfRowsAndInputs) {
   TestStream stream(2);
   Random random(2);
-  const TestWeight weight(random, 70, 50, DType::kBF16);
-  const TestMatrix x = random_matrix(random, 300, 50);
-  TestMatrix y(300, 70);
-  linear(stream, x.view(), weight.packed, y.view());
-  expect_product(x, weight.plain, y);
+  for (const auto& [rows, out, in] : {std::tuple{300, 70, 50}, {13, 41, 4100}}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const TestWeight weight(random, out, in, dtype);
+      const TestMatrix x = random_matrix(random, rows, in);
+      TestMatrix y(rows, out);
+      linear(stream, x.view(), weight.packed, y.view());
+      expect_product(x, weight.plain, y);
+      TestMatrix single(rows, out);
+      for (int64_t t = 0; t < rows; ++t) {
+        linear(stream, x.view().row_range(t, 1), weight.packed, single.view().row_range(t, 1));
+      }
+      EXPECT_EQ(single.bits(), y.bits());
+    }
+  }
 }
 
 TEST(LinearTest, RowsDependOnNothingElse) {

@@ -1,7 +1,8 @@
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
-#include <numeric>
+#include <ranges>
 #include <vector>
 
 #include "base/check.h"
@@ -13,97 +14,153 @@
 namespace wideep::kernels {
 namespace {
 
-constexpr float kNone = -std::numeric_limits<float>::infinity();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int kBlock = 256;
 
 // The largest finite logit, ties to the smaller id; -1 for none.
 int greedy_token(const float* logits, int vocab) {
-  int best = -1;
-  float most = kNone;
-  for (int id = 0; id < vocab; ++id) {
-    if (logits[id] > most && logits[id] < std::numeric_limits<float>::infinity()) {
-      most = logits[id];
-      best = id;
+  const float most = max_finite_row(logits, vocab);
+  for (int begin = 0; begin < vocab; begin += kBlock) {
+    const int end = std::min(begin + kBlock, vocab);
+    bool here = false;  // found for a block at a time: the compiler makes vectors of it
+    for (int id = begin; id < end; ++id) here |= logits[id] == most;
+    if (here && most > -kInfinity) {
+      return static_cast<int>(std::find(logits + begin, logits + end, most) - logits);
     }
   }
-  return best;
+  return -1;
 }
 
-// Walks tokens until their probabilities exceed a share `u` of `total`. Rounding may leave the walk
-// short of it: then the last token that has a probability.
-template <typename TokenOf>
-int pick(const std::vector<float>& probabilities, int count, double share,
-         const TokenOf& token_of) {
+// Proportional to exp(logit / temperature), 1 for the largest logit `most`.
+struct Probabilities {
+  Probabilities(const float* logits, int vocab, float most, float temperature) : values(vocab) {
+    for (int id = 0; id < vocab; ++id) {
+      values[id] = std::abs(logits[id]) < kInfinity ? logits[id] : -kInfinity;
+    }
+    // The smallest normal temperature is as good as zero and has a finite inverse.
+    const float scale = 1 / std::max(temperature, std::numeric_limits<float>::min());
+    for (int begin = 0; begin < vocab; begin += kBlock) {
+      const int count = std::min(kBlock, vocab - begin);
+      block_sums.push_back(exp_row(&values[begin], most, scale, count, &values[begin]));
+      total += block_sums.back();
+    }
+  }
+
+  int vocab() const { return static_cast<int>(values.size()); }
+
+  std::vector<float> values;
+  std::vector<float> block_sums;  // of kBlock values each
+  double total = 0;
+};
+
+// Walks tokens until their probabilities exceed `share`. Rounding may leave the walk short of it:
+// then the last token that has a probability.
+template <typename Ids>
+int pick(const Probabilities& probabilities, const Ids& ids, double share) {
   double sum = 0;
   int last = -1;
-  for (int i = 0; i < count; ++i) {
-    const int token = token_of(i);
-    if (probabilities[token] <= 0) continue;
-    sum += probabilities[token];
-    last = token;
-    if (sum > share) return token;
+  for (const int id : ids) {
+    const float probability = probabilities.values[id];
+    if (probability <= 0) continue;
+    sum += probability;
+    last = id;
+    if (sum > share) break;
   }
   return last;
 }
 
-// The tokens that top_k and top_p leave, the most probable first, ties to the smaller id. Sorts no
-// more than it needs: few tokens hold nearly all of the probability.
-struct Candidates {
-  std::vector<int> ids;
-  double total = 0;  // of their probabilities
-};
-
-Candidates candidates(const std::vector<float>& probabilities, const SamplingParams& sampling) {
-  const auto vocab = static_cast<int>(probabilities.size());
-  const int most = sampling.top_k > 0 ? std::min(sampling.top_k, vocab) : vocab;
-  Candidates result;
-  result.ids.resize(vocab);
-  std::iota(result.ids.begin(), result.ids.end(), 0);
-  const auto more_probable = [&](int a, int b) {
-    return probabilities[a] != probabilities[b] ? probabilities[a] > probabilities[b] : a < b;
-  };
-  const auto sum = [&](int begin, int end) {
-    double total = 0;
-    for (int i = begin; i < end; ++i) total += probabilities[result.ids[i]];
-    return total;
-  };
-  const auto begin = result.ids.begin();
-  if (most < vocab) std::nth_element(begin, begin + most - 1, result.ids.end(), more_probable);
-  // top_p is a share of what top_k left.
-  const double goal = static_cast<double>(sampling.top_p) * sum(0, most);
-  int sorted = 0;
-  int kept = 0;
-  while (kept < most && (kept == 0 || result.total < goal)) {
-    if (kept == sorted) {
-      sorted = std::min(most, std::max(64, 8 * sorted));
-      if (sorted < most)
-        std::nth_element(begin + kept, begin + sorted - 1, begin + most, more_probable);
-      std::sort(begin + kept, begin + sorted, more_probable);
-    }
-    result.total += probabilities[result.ids[kept++]];
+// Of all tokens, by id.
+int pick_any(const Probabilities& probabilities, double share) {
+  const std::vector<float>& sums = probabilities.block_sums;
+  int chosen = -1;
+  for (int block = 0; block < static_cast<int>(sums.size()); ++block) {
+    if (sums[block] <= 0) continue;
+    chosen = block;
+    if (share < sums[block]) break;
+    share -= sums[block];
   }
-  result.ids.resize(kept);
-  return result;
+  const int begin = chosen * kBlock;
+  return pick(probabilities,
+              std::views::iota(begin, std::min(begin + kBlock, probabilities.vocab())), share);
 }
+
+// At least `count` probabilities are no less than this: the count-th largest of the blocks' maxima,
+// for the largest blocks of which there are enough.
+float bound_of_largest(const Probabilities& probabilities, int count) {
+  const int block = std::min(kBlock, probabilities.vocab() / (4 * count));
+  if (block < 8) return 0;
+  std::vector<float> maxima;
+  for (int begin = 0; begin + block <= probabilities.vocab(); begin += block) {
+    maxima.push_back(max_finite_row(&probabilities.values[begin], block));
+  }
+  std::nth_element(maxima.begin(), maxima.begin() + count - 1, maxima.end(), std::greater<>());
+  return maxima[count - 1];
+}
+
+// Ids of the probabilities that can be among the largest, by id.
+std::vector<int> ids_to_sort(const Probabilities& probabilities, const SamplingParams& sampling) {
+  // Without top_k: all tokens below this together have less than the 1 - top_p that is cut off;
+  // half of it leaves room for rounding.
+  const double cut = 0.5 * (1 - static_cast<double>(sampling.top_p)) * probabilities.total;
+  const float bound = sampling.top_k > 0 ? bound_of_largest(probabilities, sampling.top_k)
+                                         : static_cast<float>(cut / probabilities.vocab());
+  std::vector<int> ids(probabilities.vocab());
+  size_t count = 0;
+  for (int id = 0; id < probabilities.vocab(); ++id) {
+    ids[count] = id;
+    count += static_cast<size_t>(probabilities.values[id] >= bound);
+  }
+  ids.resize(count);
+  return ids;
+}
+
+// The tokens that top_k and top_p leave, the most probable first, ties to the smaller id, and the
+// sum of their probabilities. Sorts no more than it needs: few tokens hold nearly all of the sum.
+struct Candidates {
+  Candidates(const Probabilities& probabilities, const SamplingParams& sampling)
+      : ids(ids_to_sort(probabilities, sampling)) {
+    const auto more_probable = [&](int a, int b) {
+      const float p = probabilities.values[a];
+      const float q = probabilities.values[b];
+      return p != q ? p > q : a < b;
+    };
+    const auto begin = ids.begin();
+    const auto size = static_cast<int>(ids.size());
+    const int most = sampling.top_k > 0 ? std::min(sampling.top_k, size) : size;
+    double all = probabilities.total;  // that top_p is a share of
+    if (most < size) std::nth_element(begin, begin + most, ids.end(), more_probable);
+    if (sampling.top_k > 0) {
+      all = 0;
+      for (int i = 0; i < most; ++i) all += probabilities.values[ids[i]];
+    }
+    const double goal = static_cast<double>(sampling.top_p) * all;
+    int sorted = 0;
+    int kept = 0;
+    while (kept < most && (kept == 0 || total < goal)) {
+      if (kept == sorted) {
+        sorted = std::min(most, std::max(64, 8 * sorted));
+        std::partial_sort(begin + kept, begin + sorted, begin + most, more_probable);
+      }
+      total += probabilities.values[ids[kept++]];
+    }
+    ids.resize(kept);
+  }
+
+  std::vector<int> ids;
+  double total = 0;
+};
 
 int sample_row(const float* logits, int vocab, const SampleRequest& request) {
   const SamplingParams& sampling = request.sampling;
   const int greedy = greedy_token(logits, vocab);
   if (sampling.temperature <= 0 || greedy < 0) return greedy;
-  std::vector<float> probabilities(vocab);
-  for (int id = 0; id < vocab; ++id) {
-    probabilities[id] = std::isfinite(logits[id]) ? logits[id] : kNone;
-  }
-  // The smallest normal temperature is as good as zero and has a finite inverse.
-  const float scale = 1 / std::max(sampling.temperature, std::numeric_limits<float>::min());
-  exp_row(probabilities.data(), logits[greedy], scale, vocab, probabilities.data());
+  const Probabilities probabilities(logits, vocab, logits[greedy], sampling.temperature);
   const double u = Random(sampling.seed, {static_cast<uint64_t>(request.position)}).uniform();
   if (sampling.top_k <= 0 && sampling.top_p >= 1) {
-    const double total = std::accumulate(probabilities.begin(), probabilities.end(), 0.0);
-    return pick(probabilities, vocab, u * total, [](int i) { return i; });
+    return pick_any(probabilities, u * probabilities.total);
   }
-  const Candidates left = candidates(probabilities, sampling);
-  return pick(probabilities, static_cast<int>(left.ids.size()), u * left.total,
-              [&](int i) { return left.ids[i]; });
+  const Candidates left(probabilities, sampling);
+  return pick(probabilities, left.ids, u * left.total);
 }
 
 }  // namespace

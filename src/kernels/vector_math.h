@@ -15,7 +15,7 @@ void sigmoid_row(const float* x, int64_t count, float* y);
 // y[i] = gate[i] / (1 + exp(-gate[i])) * up[i].
 void silu_mul_row(const float* gate, const float* up, int64_t count, float* y);
 
-// Of x without NaN; -infinity where there is nothing.
-float max_row(const float* x, int64_t count);
+// The largest of the finite x; -infinity where there is none.
+float max_finite_row(const float* x, int64_t count);
 
 }  // namespace wideep::kernels

@@ -66,12 +66,12 @@ void silu_mul_row(const float* gate, const float* up, int64_t count, float* y) {
   });
 }
 
-float max_row(const float* x, int64_t count) {
+float max_finite_row(const float* x, int64_t count) {
   const float lowest = -std::numeric_limits<float>::infinity();
   F32x16 most = broadcast(lowest);
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) most = max(most, load(x + i));
-  if (i < count) most = max(most, load_some(x + i, count - i, lowest));
+  for (; i + kLanes <= count; i += kLanes) most = max(most, finite_or(load(x + i), most));
+  if (i < count) most = max(most, finite_or(load_some(x + i, count - i, lowest), most));
   return largest(most);
 }
 
@@ -84,7 +84,7 @@ namespace wideep::kernels {
 HWY_EXPORT(exp_row);
 HWY_EXPORT(sigmoid_row);
 HWY_EXPORT(silu_mul_row);
-HWY_EXPORT(max_row);
+HWY_EXPORT(max_finite_row);
 
 float exp_row(const float* x, float shift, float scale, int64_t count, float* y) {
   return HWY_DYNAMIC_DISPATCH(exp_row)(x, shift, scale, count, y);
@@ -98,8 +98,8 @@ void silu_mul_row(const float* gate, const float* up, int64_t count, float* y) {
   HWY_DYNAMIC_DISPATCH(silu_mul_row)(gate, up, count, y);
 }
 
-float max_row(const float* x, int64_t count) {
-  return HWY_DYNAMIC_DISPATCH(max_row)(x, count);
+float max_finite_row(const float* x, int64_t count) {
+  return HWY_DYNAMIC_DISPATCH(max_finite_row)(x, count);
 }
 
 }  // namespace wideep::kernels

@@ -91,13 +91,17 @@ TEST(SiluMulRowTest, IsWithinAMillionth) {
   });
 }
 
-TEST(MaxRowTest, FindsTheLargestOfEveryLength) {
+TEST(MaxFiniteRowTest, FindsTheLargestOfEveryLength) {
   for_each_instruction_set([] {
+    const float infinity = std::numeric_limits<float>::infinity();
     Random random(2);
-    EXPECT_EQ(max_row(nullptr, 0), -std::numeric_limits<float>::infinity());
+    EXPECT_EQ(max_finite_row(nullptr, 0), -infinity);
     for (int count = 1; count < 70; ++count) {
-      const std::vector<float> x = random_floats(random, count, -5);
-      EXPECT_EQ(max_row(x.data(), count), *std::max_element(x.begin(), x.end()));
+      std::vector<float> x = random_floats(random, count, 5);
+      EXPECT_EQ(max_finite_row(x.data(), count), *std::max_element(x.begin(), x.end()));
+      const float first = x[0];
+      for (int i = 1; i < count; ++i) x[i] = i % 3 == 0 ? infinity : i % 3 == 1 ? NAN : -infinity;
+      EXPECT_EQ(max_finite_row(x.data(), count), first);
     }
   });
 }
