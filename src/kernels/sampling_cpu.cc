@@ -2,7 +2,6 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <ranges>
 #include <vector>
 
 #include "base/check.h"
@@ -53,13 +52,14 @@ struct Probabilities {
   double total = 0;
 };
 
-// Walks tokens until their probabilities exceed `share`. Rounding may leave the walk short of it:
-// then the last token that has a probability.
-template <typename Ids>
-int pick(const Probabilities& probabilities, const Ids& ids, double share) {
+// Walks id_of(0) to id_of(count - 1) until their probabilities exceed `share`. Rounding may leave
+// the walk short of it: then the last token that has a probability.
+template <typename IdOf>
+int pick(const Probabilities& probabilities, int count, double share, const IdOf& id_of) {
   double sum = 0;
   int last = -1;
-  for (const int id : ids) {
+  for (int i = 0; i < count; ++i) {
+    const int id = id_of(i);
     const float probability = probabilities.values[id];
     if (probability <= 0) continue;
     sum += probability;
@@ -80,8 +80,8 @@ int pick_any(const Probabilities& probabilities, double share) {
     share -= sums[block];
   }
   const int begin = chosen * kBlock;
-  return pick(probabilities,
-              std::views::iota(begin, std::min(begin + kBlock, probabilities.vocab())), share);
+  const int count = std::min(kBlock, probabilities.vocab() - begin);
+  return pick(probabilities, count, share, [&](int i) { return begin + i; });
 }
 
 // At least `count` probabilities are no less than this: the count-th largest of the blocks' maxima,
@@ -160,7 +160,8 @@ int sample_row(const float* logits, int vocab, const SampleRequest& request) {
     return pick_any(probabilities, u * probabilities.total);
   }
   const Candidates left(probabilities, sampling);
-  return pick(probabilities, left.ids, u * left.total);
+  return pick(probabilities, static_cast<int>(left.ids.size()), u * left.total,
+              [&](int i) { return left.ids[i]; });
 }
 
 }  // namespace
