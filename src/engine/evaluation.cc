@@ -9,6 +9,11 @@
 
 #include "base/buffer.h"
 #include "base/json.h"
+#include "base/stream.h"
+#include "config/mapping.h"
+#include "dist/groups.h"
+#include "models/model.h"
+#include "models/weight_source.h"
 
 namespace wideep::engine {
 namespace {
@@ -76,14 +81,15 @@ std::vector<int> largest(std::span<const float> logits, int count) {
 // Runs this rank's prompts, in lockstep with the other ranks of the replica.
 class Evaluator : public models::RoutingObserver {
  public:
-  Evaluator(const EvaluationOptions& options, std::span<const EvaluationPrompt> prompts)
-      : options_(options), prompts_(prompts) {}
+  Evaluator(const EvaluationJob& job, models::Model& model, const dist::Groups& groups,
+            std::span<const EvaluationPrompt> prompts)
+      : job_(job), model_(model), groups_(groups), prompts_(prompts) {}
 
   Result<std::vector<Evaluation>> run() {
     RETURN_IF_ERROR(allocate());
-    options_.model->set_routing_observer(this);
+    model_.set_routing_observer(this);
     const Status status = run_prompts();
-    options_.model->set_routing_observer(nullptr);
+    model_.set_routing_observer(nullptr);
     RETURN_IF_ERROR(status);
     return gather();
   }
@@ -102,9 +108,8 @@ class Evaluator : public models::RoutingObserver {
   }
 
  private:
-  bool is_attention_dp() const { return options_.engine->parallel.enable_attention_dp; }
-  const dist::Groups& groups() const { return *options_.groups; }
-  bool has_logits() const { return groups().pp->rank() == groups().pp->size() - 1; }
+  bool is_attention_dp() const { return job_.engine.parallel.enable_attention_dp; }
+  bool has_logits() const { return groups_.pp->rank() == groups_.pp->size() - 1; }
   const EvaluationPrompt& prompt() const { return prompts_[current_]; }
   bool is_finished() const { return current_ >= std::ssize(prompts_); }
 
@@ -114,22 +119,22 @@ class Evaluator : public models::RoutingObserver {
       longest = std::max<int64_t>(longest, std::ssize(prompt.token_ids));
     }
     results_.resize(prompts_.size());
-    const int span = kPageSize * options_.mapping->cp();
-    const int num_pages = static_cast<int>((longest + options_.num_greedy) / span + 1);
+    const int span = kPageSize * groups_.cp->size();
+    const int num_pages = static_cast<int>((longest + job_.num_greedy) / span + 1);
     pages_.resize(num_pages);
     std::iota(pages_.begin(), pages_.end(), 0);
-    const int64_t kv_bytes = options_.model->kv_spec().bytes_per_token() * num_pages * kPageSize;
+    const int64_t kv_bytes = model_.kv_spec().bytes_per_token() * num_pages * kPageSize;
     ASSIGN_OR_RETURN(kv_, Buffer::allocate(kv_bytes));
-    options_.model->set_kv_memory({kv_.data(), num_pages, kPageSize});
-    const int64_t columns = options_.config->vocab_size;
+    model_.set_kv_memory({kv_.data(), num_pages, kPageSize});
+    const int64_t columns = job_.model.vocab_size;
     ASSIGN_OR_RETURN(logits_, Buffer::allocate(chunk_tokens() * columns * sizeof(float)));
     // With attention DP the ranks of the tp group take turns.
-    stride_ = is_attention_dp() ? groups().tp->size() : 1;
-    current_ = is_attention_dp() ? groups().tp->rank() : 0;
+    stride_ = is_attention_dp() ? groups_.tp->size() : 1;
+    current_ = is_attention_dp() ? groups_.tp->rank() : 0;
     return Status::ok();
   }
 
-  int64_t chunk_tokens() const { return std::min(kChunkTokens, options_.engine->max_num_tokens); }
+  int64_t chunk_tokens() const { return std::min(kChunkTokens, job_.engine.max_num_tokens); }
 
   models::Batch next_batch() const {
     models::Batch batch;
@@ -153,18 +158,17 @@ class Evaluator : public models::RoutingObserver {
       models::Batch batch = next_batch();
       const auto rows = static_cast<int>(batch.token_ids.size());
       if (is_attention_dp()) {
-        batch.dp_tokens.resize(groups().tp->size());
-        RETURN_IF_ERROR(
-            groups().tp->all_gather(std::as_bytes(std::span(&rows, 1)),
-                                    std::as_writable_bytes(std::span(batch.dp_tokens))));
+        batch.dp_tokens.resize(groups_.tp->size());
+        RETURN_IF_ERROR(groups_.tp->all_gather(std::as_bytes(std::span(&rows, 1)),
+                                               std::as_writable_bytes(std::span(batch.dp_tokens))));
         if (std::ranges::all_of(batch.dp_tokens, [](int n) { return n == 0; })) break;
       } else if (rows == 0) {
         break;
       }
       const MatrixView logits =
-          matrix_view(logits_.span<float>(int64_t{rows} * options_.config->vocab_size).data(), rows,
-                      options_.config->vocab_size);
-      RETURN_IF_ERROR(options_.model->forward(batch, logits));
+          matrix_view(logits_.span<float>(int64_t{rows} * job_.model.vocab_size).data(), rows,
+                      job_.model.vocab_size);
+      RETURN_IF_ERROR(model_.forward(batch, logits));
       if (rows > 0) RETURN_IF_ERROR(take(logits));
     }
     return Status::ok();
@@ -186,7 +190,7 @@ class Evaluator : public models::RoutingObserver {
     if (done_ < std::ssize(tokens)) return Status::ok();
     const std::span<const float> last = row_of(logits, logits.rows - 1);
     if (has_logits() && done_ == std::ssize(tokens)) finish_prompt(last);
-    if (std::ssize(results_[current_].greedy) < options_.num_greedy) return add_greedy(last);
+    if (std::ssize(results_[current_].greedy) < job_.num_greedy) return add_greedy(last);
     next_prompt();
     return Status::ok();
   }
@@ -209,10 +213,10 @@ class Evaluator : public models::RoutingObserver {
       token = best[0];
       result.greedy_margin.push_back(best.size() > 1 ? last[best[0]] - last[best[1]] : 0);
     }
-    RETURN_IF_ERROR(groups().pp->broadcast(std::as_writable_bytes(std::span(&token, 1)),
-                                           groups().pp->size() - 1));
+    RETURN_IF_ERROR(groups_.pp->broadcast(std::as_writable_bytes(std::span(&token, 1)),
+                                          groups_.pp->size() - 1));
     result.greedy.push_back(token);
-    if (std::ssize(result.greedy) == options_.num_greedy) next_prompt();
+    if (std::ssize(result.greedy) == job_.num_greedy) next_prompt();
     return Status::ok();
   }
 
@@ -225,13 +229,13 @@ class Evaluator : public models::RoutingObserver {
   // Everything to rank 0 of the replica.
   Result<std::vector<Evaluation>> gather() {
     Json own = Json::array();
-    if (is_attention_dp() || groups().tp->rank() == 0) {
+    if (is_attention_dp() || groups_.tp->rank() == 0) {
       for (int i = 0; i < std::ssize(results_); ++i) {
         own.push_back(to_json(results_[i]));
         if (!has_logits()) own.back()["last_logits_top20"] = Json::array();
       }
     }
-    dist::Communicator& all = *groups().model;
+    dist::Communicator& all = *groups_.model;
     const std::string text = own.dump();
     const auto size = static_cast<int64_t>(text.size());
     std::vector<int64_t> sizes(static_cast<size_t>(all.size()));
@@ -252,7 +256,9 @@ class Evaluator : public models::RoutingObserver {
     return merged;
   }
 
-  const EvaluationOptions& options_;
+  const EvaluationJob& job_;
+  models::Model& model_;
+  const dist::Groups& groups_;
   const std::span<const EvaluationPrompt> prompts_;
   Buffer kv_;
   Buffer logits_;
@@ -264,6 +270,22 @@ class Evaluator : public models::RoutingObserver {
   int done_ = 0;     // tokens of it, greedy ones too, that the model has seen
   double nll_ = 0;   // sum over its tokens so far
 };
+
+Status check_prompts(const EvaluationJob& job, std::span<const EvaluationPrompt> prompts) {
+  for (const EvaluationPrompt& prompt : prompts) {
+    for (const int id : prompt.token_ids) {
+      if (id >= 0 && id < job.model.vocab_size) continue;
+      return Status::invalid_input(fmt::format("{}: token id {}: the model has {} tokens",
+                                               prompt.name, id, job.model.vocab_size));
+    }
+    const int most = job.engine.max_seq_len.value_or(job.model.max_position_embeddings);
+    const int64_t length = std::ssize(prompt.token_ids) + job.num_greedy;
+    if (length <= most) continue;
+    return Status::invalid_input(fmt::format(
+        "{}: {} tokens with those to generate: max_seq_len is {}", prompt.name, length, most));
+  }
+  return Status::ok();
+}
 
 }  // namespace
 
@@ -298,21 +320,30 @@ std::string evaluations_json(std::span<const Evaluation> evaluations) {
   return list.dump() + "\n";
 }
 
-Result<std::vector<Evaluation>> evaluate(const EvaluationOptions& options,
-                                         std::span<const EvaluationPrompt> prompts) {
-  for (const EvaluationPrompt& prompt : prompts) {
-    for (const int id : prompt.token_ids) {
-      if (id >= 0 && id < options.config->vocab_size) continue;
-      return Status::invalid_input(fmt::format("{}: token id {}: the model has {} tokens",
-                                               prompt.name, id, options.config->vocab_size));
-    }
-    const int64_t length = std::ssize(prompt.token_ids) + options.num_greedy;
-    if (length <= options.config->max_position_embeddings) continue;
-    return Status::invalid_input(fmt::format("{}: {} tokens: the model has {} positions",
-                                             prompt.name, length,
-                                             options.config->max_position_embeddings));
+Result<std::vector<Evaluation>> evaluate(const EvaluationJob& job,
+                                         std::span<const EvaluationPrompt> prompts,
+                                         ThreadPool& pool, dist::Communicator& world) {
+  RETURN_IF_ERROR(check_prompts(job, prompts));
+  ASSIGN_OR_RETURN(const Mapping mapping, Mapping::create(job.engine.parallel));
+  ASSIGN_OR_RETURN(dist::Groups groups, dist::make_groups(mapping, world));
+  std::unique_ptr<models::WeightSource> source;
+  if (job.engine.load_format == LoadFormat::kDummy) {
+    source = models::make_dummy_weights(job.model);
+  } else {
+    ASSIGN_OR_RETURN(source, models::open_checkpoint_weights(job.folder, job.model));
   }
-  return Evaluator(options, prompts).run();
+  models::ModelOptions options;
+  options.config = &job.model;
+  options.engine = &job.engine;
+  options.mapping = &mapping;
+  options.groups = &groups;
+  options.source = source.get();
+  options.weight_dtype = job.dtype;
+  options.kv_dtype = job.dtype;
+  options.rope_frequency_dtype = job.rope_frequency_dtype;
+  Stream stream(pool);
+  ASSIGN_OR_RETURN(const auto model, models::Model::create(stream, options));
+  return Evaluator(job, *model, groups, prompts).run();
 }
 
 }  // namespace wideep::engine

@@ -10,12 +10,12 @@
 #include <utility>
 #include <vector>
 
+#include "base/dtype.h"
 #include "base/status.h"
+#include "base/thread_pool.h"
 #include "config/engine_config.h"
-#include "config/mapping.h"
 #include "config/model_config.h"
-#include "dist/groups.h"
-#include "models/model.h"
+#include "dist/communicator.h"
 
 namespace wideep::engine {
 
@@ -42,19 +42,20 @@ Result<std::vector<EvaluationPrompt>> parse_evaluation_prompts(std::string_view 
 // routed_experts.
 std::string evaluations_json(std::span<const Evaluation> evaluations);
 
-struct EvaluationOptions {
-  models::Model* model = nullptr;
-  const ModelConfig* config = nullptr;
-  const EngineConfig* engine = nullptr;
-  const Mapping* mapping = nullptr;
-  const dist::Groups* groups = nullptr;
-  int num_greedy = 0;  // next tokens after each prompt
+struct EvaluationJob {
+  std::string folder;  // of the model
+  ModelConfig model;   // its config.json
+  EngineConfig engine;
+  DType dtype = DType::kF32;                 // of linear weights and KV cache
+  DType rope_frequency_dtype = DType::kF32;  // see ModelOptions
+  int num_greedy = 0;                        // next tokens after each prompt
 };
 
-// Runs the prompts one after the other, with attention DP side by side on the ranks of the tp
-// group. Collective over the ranks of the replica; the result is complete on its rank 0, and empty
-// on the others.
-Result<std::vector<Evaluation>> evaluate(const EvaluationOptions& options,
-                                         std::span<const EvaluationPrompt> prompts);
+// Loads the model and runs the prompts one after the other, with attention DP side by side on the
+// ranks of the tp group. Collective over the world, whose replicas all do the same; the result is
+// complete on rank 0 of each replica and empty elsewhere.
+Result<std::vector<Evaluation>> evaluate(const EvaluationJob& job,
+                                         std::span<const EvaluationPrompt> prompts,
+                                         ThreadPool& pool, dist::Communicator& world);
 
 }  // namespace wideep::engine

@@ -12,9 +12,8 @@
 #include <set>
 
 #include "base/json.h"
-#include "base/thread_pool.h"
+#include "config/mapping.h"
 #include "dist/world.h"
-#include "models/weight_source.h"
 
 namespace wideep::engine {
 namespace {
@@ -45,53 +44,26 @@ struct Layout {
   int max_num_tokens = 2048;
 };
 
-struct Precision {
-  DType weights = DType::kF32;
-  DType kv = DType::kF32;
-};
-
-Status evaluate_rank(const Fixture& fixture, const Layout& layout, const Precision& precision,
-                     std::span<const EvaluationPrompt> prompts, int num_greedy, ThreadPool& pool,
-                     dist::Communicator& world, std::vector<Evaluation>& result) {
-  ASSIGN_OR_RETURN(const ModelConfig config, read_model_config(path_of(fixture.folder)));
-  ASSIGN_OR_RETURN(const auto source,
-                   models::open_checkpoint_weights(path_of(fixture.folder), config));
-  EngineConfig engine;
-  engine.parallel = layout.parallel;
-  engine.moe.max_num_tokens = layout.moe_max_num_tokens;
-  engine.max_num_tokens = layout.max_num_tokens;
-  ASSIGN_OR_RETURN(const Mapping mapping, Mapping::create(layout.parallel));
-  ASSIGN_OR_RETURN(dist::Groups groups, dist::make_groups(mapping, world));
-  Stream stream(pool);
-  models::ModelOptions options;
-  options.config = &config;
-  options.engine = &engine;
-  options.mapping = &mapping;
-  options.groups = &groups;
-  options.source = source.get();
-  options.weight_dtype = precision.weights;
-  options.kv_dtype = precision.kv;
-  options.rope_frequency_dtype = fixture.rope_frequency_dtype;
-  ASSIGN_OR_RETURN(const auto model, models::Model::create(stream, options));
-  ASSIGN_OR_RETURN(
-      std::vector<Evaluation> own,
-      evaluate({model.get(), &config, &engine, &mapping, &groups, num_greedy}, prompts));
-  if (world.rank() == 0) result = std::move(own);
-  return Status::ok();
-}
-
 Result<std::vector<Evaluation>> run(const Fixture& fixture, const Layout& layout,
                                     std::span<const EvaluationPrompt> prompts, int num_greedy,
-                                    const Precision& precision = {}) {
-  const ParallelConfig& sizes = layout.parallel;
-  const int ranks =
-      sizes.tensor_parallel_size * sizes.pipeline_parallel_size * sizes.context_parallel_size;
-  ASSIGN_OR_RETURN(dist::World world, dist::World::local(ranks));
+                                    DType dtype = DType::kF32) {
+  EvaluationJob job;
+  job.folder = path_of(fixture.folder);
+  ASSIGN_OR_RETURN(job.model, read_model_config(job.folder));
+  job.engine.parallel = layout.parallel;
+  job.engine.moe.max_num_tokens = layout.moe_max_num_tokens;
+  job.engine.max_num_tokens = layout.max_num_tokens;
+  job.dtype = dtype;
+  job.rope_frequency_dtype = fixture.rope_frequency_dtype;
+  job.num_greedy = num_greedy;
+  ASSIGN_OR_RETURN(const Mapping mapping, Mapping::create(layout.parallel));
+  ASSIGN_OR_RETURN(dist::World world, dist::World::local(mapping.world()));
   ThreadPool pool(2);
   std::vector<Evaluation> result;
-  RETURN_IF_ERROR(world.run([&](dist::Communicator& communicator) {
-    return evaluate_rank(fixture, layout, precision, prompts, num_greedy, pool, communicator,
-                         result);
+  RETURN_IF_ERROR(world.run([&](dist::Communicator& communicator) -> Status {
+    ASSIGN_OR_RETURN(std::vector<Evaluation> own, evaluate(job, prompts, pool, communicator));
+    if (communicator.rank() == 0) result = std::move(own);
+    return Status::ok();
   }));
   return result;
 }
@@ -209,7 +181,7 @@ TEST(Evaluation, WithExactFrequenciesEqualsTransformers) {
 
 TEST(Evaluation, InBf16IsCloseToTheReference) {
   const Reference reference = read_reference(kDeepSeek, 300);
-  const auto results = run(kDeepSeek, {}, reference.prompts, 0, {DType::kBF16, DType::kBF16});
+  const auto results = run(kDeepSeek, {}, reference.prompts, 0, DType::kBF16);
   ASSERT_TRUE(results.is_ok()) << results.status().message();
   for (size_t i = 0; i < results->size(); ++i) {
     EXPECT_NEAR(*results.value()[i].mean_nll, reference.expected[i]["mean_nll"].get<double>(), 0.02)
