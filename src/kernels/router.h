@@ -19,6 +19,11 @@ enum class RouterScoring {
   kSigmoidOfTopK,  // weights = sigmoid of the top_k largest logits
 };
 
+// Tables of a token are on the stack.
+inline constexpr int kMaxRouterExperts = 1024;
+inline constexpr int kMaxRouterGroups = 64;
+inline constexpr int kMaxRouterTopK = 32;
+
 // Ties go to the smaller expert id, the same on every device. A token's experts are in descending
 // order of what they were chosen by.
 struct RouterParams {

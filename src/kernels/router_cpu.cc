@@ -9,10 +9,6 @@
 namespace wideep::kernels {
 namespace {
 
-constexpr int kMaxExperts = 1024;
-constexpr int kMaxTopK = 32;
-constexpr int kMaxGroups = 64;
-
 // The `top_k` largest of `candidates` in descending order; ties go to what was offered first.
 class Best {
  public:
@@ -39,8 +35,8 @@ class Best {
  private:
   int top_k_;
   int count_ = 0;
-  float scores_[kMaxTopK];
-  int ids_[kMaxTopK];
+  float scores_[kMaxRouterTopK];
+  int ids_[kMaxRouterTopK];
 };
 
 void offer_all(const float* scores, int begin, int end, Best& best) {
@@ -61,7 +57,7 @@ Best best_of_groups(const float* choice, int num_experts, const RouterParams& pa
     offer_all(choice, g * group_size, (g + 1) * group_size, two);
     best_groups.offer(g, two.count() == 2 ? two.score(0) + two.score(1) : two.score(0));
   }
-  bool kept[kMaxGroups] = {};
+  bool kept[kMaxRouterGroups] = {};
   for (int i = 0; i < best_groups.count(); ++i) kept[best_groups.id(i)] = true;
   // In ascending order, for the ties.
   for (int g = 0; g < params.n_group; ++g) {
@@ -72,11 +68,11 @@ Best best_of_groups(const float* choice, int num_experts, const RouterParams& pa
 
 void route_token(const float* logits, int num_experts, const RouterParams& params, int32_t* ids,
                  float* weights) {
-  float scores[kMaxExperts];
+  float scores[kMaxRouterExperts];
   Best best(params.top_k);
   switch (params.scoring) {
     case RouterScoring::kSigmoidGroups: {
-      float choice[kMaxExperts];
+      float choice[kMaxRouterExperts];
       sigmoid_row(logits, num_experts, scores);
       for (int e = 0; e < num_experts; ++e) {
         choice[e] = params.bias != nullptr ? scores[e] + params.bias[e] : scores[e];
@@ -113,10 +109,11 @@ void route_token(const float* logits, int num_experts, const RouterParams& param
 void route(Stream& stream, const RouterParams& params) {
   const ConstMatrixView& logits = params.logits;
   const auto num_experts = static_cast<int>(logits.columns);
-  CHECK(logits.dtype == DType::kF32 && num_experts <= kMaxExperts);
-  CHECK(params.top_k >= 1 && params.top_k <= std::min(num_experts, kMaxTopK));
+  CHECK(logits.dtype == DType::kF32 && num_experts <= kMaxRouterExperts);
+  CHECK(params.top_k >= 1 && params.top_k <= std::min(num_experts, kMaxRouterTopK));
   if (params.scoring == RouterScoring::kSigmoidGroups) {
-    CHECK(params.n_group >= 1 && params.n_group <= kMaxGroups && num_experts % params.n_group == 0);
+    CHECK(params.n_group >= 1 && params.n_group <= kMaxRouterGroups &&
+          num_experts % params.n_group == 0);
     CHECK(params.topk_group >= 1 && params.topk_group <= params.n_group);
     CHECK(params.top_k <= params.topk_group * (num_experts / params.n_group));
   }
