@@ -24,11 +24,11 @@ int64_t multiply_and_add(int64_t rounds, float* result) {
   const F32x16 factor = broadcast(0.5F);
   for (int64_t round = 0; round < rounds; ++round) {
     WIDEEP_UNROLL
-    for (int i = 0; i < kChains; ++i) chains[i] = mul_add(chains[i], factor, factor);
+    for (F32x16& chain : chains) chain = mul_add(chain, factor, factor);
   }
   *result = 0;
   WIDEEP_UNROLL
-  for (int i = 0; i < kChains; ++i) *result += sum(chains[i]);
+  for (const F32x16& chain : chains) *result += sum(chain);
   return rounds * kChains * kLanes * 2;
 }
 
