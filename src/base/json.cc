@@ -12,25 +12,24 @@ namespace {
 
 constexpr int kMaxDepth = 64;
 
-}  // namespace
-
-Result<Json> parse_json(std::string_view text, const std::string& name) {
+template <typename AnyJson>
+Result<AnyJson> parse(std::string_view text, const std::string& name) {
   std::string problem;
   std::vector<std::set<std::string>> keys;  // of each open object
-  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
+  const auto watch = [&](int depth, typename AnyJson::parse_event_t event, AnyJson& parsed) {
     if (depth > kMaxDepth && problem.empty()) {
       problem = fmt::format("nested more than {} deep", kMaxDepth);
     }
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && problem.empty()) {
-      const auto& key = parsed.get_ref<const std::string&>();
+    if (event == AnyJson::parse_event_t::object_start) keys.emplace_back();
+    if (event == AnyJson::parse_event_t::object_end) keys.pop_back();
+    if (event == AnyJson::parse_event_t::key && problem.empty()) {
+      const auto& key = parsed.template get_ref<const std::string&>();
       if (!keys.back().insert(key).second) problem = fmt::format("key \"{}\" appears twice", key);
     }
     return problem.empty();  // false discards the value, so that a hostile file stays small
   };
   try {
-    Json parsed = Json::parse(text.begin(), text.end(), watch);
+    AnyJson parsed = AnyJson::parse(text.begin(), text.end(), watch);
     if (!problem.empty()) return Status::invalid_input(fmt::format("{}: {}", name, problem));
     return parsed;
   } catch (const Json::parse_error& error) {
@@ -39,6 +38,16 @@ Result<Json> parse_json(std::string_view text, const std::string& name) {
   } catch (const Json::exception& error) {
     return Status::invalid_input(fmt::format("{}: not valid JSON: {}", name, error.what()));
   }
+}
+
+}  // namespace
+
+Result<Json> parse_json(std::string_view text, const std::string& name) {
+  return parse<Json>(text, name);
+}
+
+Result<OrderedJson> parse_ordered_json(std::string_view text, const std::string& name) {
+  return parse<OrderedJson>(text, name);
 }
 
 Status stream_json(std::string_view text, const std::string& name,

@@ -19,6 +19,9 @@ using OrderedJson = nlohmann::ordered_json;
 // JSON.
 Result<Json> parse_json(std::string_view text, const std::string& name);
 
+// The same with the keys in the order in which they were written.
+Result<OrderedJson> parse_ordered_json(std::string_view text, const std::string& name);
+
 // Feeds a document to `handler` event by event, without building it in memory. A handler that
 // returns false ends the parse: the caller then has the reason, and gets OK from here.
 Status stream_json(std::string_view text, const std::string& name,

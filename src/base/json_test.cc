@@ -45,6 +45,13 @@ TEST(Json, RefusesDeepNesting) {
   }
 }
 
+TEST(Json, KeepsTheOrderOfKeysOnRequest) {
+  const char* text = R"({"b": 1, "a": {"d": 2, "c": 3}})";
+  EXPECT_EQ(parse_ordered_json(text, "f")->dump(), R"({"b":1,"a":{"d":2,"c":3}})");
+  EXPECT_EQ(error_of(parse_ordered_json(R"({"a": 1, "a": 2})", "f")), "f: key \"a\" appears twice");
+  EXPECT_EQ(error_of(parse_ordered_json("[1, 2", "f")), "f: not valid JSON at byte 6 of 5");
+}
+
 TEST(Json, ReadsFiles) {
   const TemporaryFolder folder;
   EXPECT_EQ(read_json(folder.write("a.json", "[7]")).value()[0], 7);

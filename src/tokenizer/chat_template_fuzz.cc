@@ -1,0 +1,10 @@
+// Runs arbitrary bytes as a chat template: see fuzz_testing.h.
+#include <cstddef>
+#include <cstdint>
+
+#include "tokenizer/fuzz_testing.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  wideep::tokenizer::check_chat_template({reinterpret_cast<const char*>(data), size});
+  return 0;
+}
