@@ -12,6 +12,8 @@ namespace {
 
 // Of statements, expressions and macro calls inside each other; each takes some stack.
 constexpr int kMaxDepth = 400;
+// A turn makes the map `loop`, which takes as long as many small steps.
+constexpr int64_t kLoopTurn = 64 * Budget::kStep;
 constexpr int64_t kMaxRange = 100'000;  // as Jinja's sandbox has it
 
 // Messages that have their line already are left as they are.
@@ -131,7 +133,7 @@ Result<TemplateEvaluator::Flow> TemplateEvaluator::execute_for(const Statement& 
   if (elements.empty()) return execute(statement.otherwise);
   const auto size = static_cast<int64_t>(elements.size());
   for (int64_t i = 0; i < size; ++i) {
-    RETURN_IF_ERROR(budget_.charge(8 * Budget::kStep));
+    RETURN_IF_ERROR(budget_.charge(kLoopTurn));
     ValueMap loop = {
         {"index", Value::integer(i + 1)},       {"index0", Value::integer(i)},
         {"revindex", Value::integer(size - i)}, {"revindex0", Value::integer(size - i - 1)},

@@ -270,9 +270,10 @@ Result<Value> unique(const Value& value, const Arguments& arguments, Budget& bud
   ASSIGN_OR_RETURN(const ValueList elements, elements_of(value, budget));
   ValueList kept;
   for (const Value& element : elements) {
-    ASSIGN_OR_RETURN(const Value so_far, Value::list(kept));
-    ASSIGN_OR_RETURN(const bool known, contains(so_far, element, budget));
-    RETURN_IF_ERROR(budget.charge(Budget::kStep * static_cast<int64_t>(kept.size() + 1)));
+    bool known = false;
+    for (size_t i = 0; i < kept.size() && !known; ++i) {
+      ASSIGN_OR_RETURN(known, values_equal(kept[i], element, budget));
+    }
     if (!known) kept.push_back(element);
   }
   return Value::list(std::move(kept));

@@ -374,7 +374,7 @@ std::string_view Value::type_name() const {
 }
 
 Result<bool> values_equal(const Value& a, const Value& b, Budget& budget) {
-  RETURN_IF_ERROR(budget.charge(1));
+  RETURN_IF_ERROR(budget.charge(Budget::kStep / 2));
   if (a.is_number() && b.is_number()) {
     if (a.is_double() || b.is_double()) return a.as_double() == b.as_double();
     return a.as_integer() == b.as_integer();

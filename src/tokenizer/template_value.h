@@ -28,7 +28,7 @@ using ValueMap = std::vector<std::pair<std::string, Value>>;  // in order of ins
 class Budget {
  public:
   static constexpr int64_t kStep = 16;          // an expression or a statement; a byte costs 1
-  static constexpr int64_t kDefault = 1 << 28;  // 16 million steps or 268 MB
+  static constexpr int64_t kDefault = 1 << 27;  // 8 million steps or 134 MB
   explicit Budget(int64_t units = kDefault) : units_(units) {}
 
   Status charge(int64_t units) {
