@@ -71,6 +71,19 @@ TEST_F(Tokenize, BadIdsAreNamed) {
   EXPECT_THAT(error("[262]"), HasSubstr("line 1: id 262 is not a token"));
 }
 
+TEST_F(Tokenize, ChatsToIds) {
+  const std::string chat = R"([{"role": "user", "content": "hello"}])"
+                           "\n";
+  EXPECT_THAT(run(chat, {"--chat"}).err, HasSubstr("there is no chat template"));
+  folder_.write("chat_template.jinja", "<s>{{ messages[0].content }}<e>");
+  const CommandResult result = run(chat + "[3]\n", {"--chat"});
+  EXPECT_EQ(result.out, "[260,259,261]\n");
+  EXPECT_EQ(result.err, "error: line 2: messages[0]: must be an object\n");
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(run("[\n", {"--chat"}).err, HasSubstr("line 1: not valid JSON"));
+  EXPECT_EQ(run(chat, {"--chat", "--decode"}).exit_code, 2);
+}
+
 TEST_F(Tokenize, AFolderWithoutTokenizerIsBadInput) {
   EXPECT_EQ(run_command(add_tokenize, {"tokenize", "--model", "/nonexistent"}).exit_code, 2);
   EXPECT_EQ(run_command(add_tokenize, {"tokenize"}).exit_code, 2);
