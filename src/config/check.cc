@@ -187,16 +187,15 @@ class CrossCheck {
     }
   }
 
-  // MoE TP slices an expert's columns, in whole quantization blocks.
+  // MoE TP slices an expert's columns; quantization blocks may be cut, weights are dequantised
+  // first.
   void check_divides_experts(const ModelConfig& model) {
     const int moe_tp = Mapping::create(config_.parallel)->moe_tp();
-    const int block = model.fp8_block ? model.fp8_block->rows : 1;
     const int columns = model.moe.intermediate_size;
-    if (moe_tp == 1 || columns % (moe_tp * block) == 0) return;
+    if (columns % moe_tp == 0) return;
     const bool direct = config_.parallel.moe_tensor_parallel_size.has_value();
     refuse(direct ? "moe_tensor_parallel_size" : "tensor_parallel_size", moe_tp,
-           fmt::format("each of {} slices of an expert's {} columns must be a multiple of {}",
-                       moe_tp, columns, block));
+           fmt::format("must divide the {} columns of an expert", columns));
   }
 
   void check_experts_divide() {

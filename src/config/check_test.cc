@@ -160,8 +160,8 @@ TEST_F(CheckR1, SizesDivideTheModel) {
   EXPECT_EQ(refusal(config, &model_),
             "configuration: tensor_parallel_size: 48: must divide the model's 128 attention heads "
             "(or set enable_attention_dp: true)\n"
-            "configuration: tensor_parallel_size: 3: each of 3 slices of an expert's 2048 columns "
-            "must be a multiple of 128");
+            "configuration: tensor_parallel_size: 3: must divide the 2048 columns of an "
+            "expert");
   config = EngineConfig();
   config.parallel.pipeline_parallel_size = 62;
   EXPECT_THAT(refusal(config, &model_), HasSubstr("62: must be at most the model's 61 layers"));
