@@ -1,0 +1,190 @@
+#include "engine/llm.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "tokenizer/stream_decoder.h"
+
+namespace wideep::engine {
+namespace {
+
+class StreamDetokenizer : public Detokenizer {
+ public:
+  explicit StreamDetokenizer(const tokenizer::Tokenizer& tokenizer)
+      : decoder_(tokenizer, {.skip_special_tokens = true}) {}
+
+  // Vocabularies are padded: an id without a token, which only random weights choose, has no text.
+  std::string add(int token) override {
+    Result<std::string> text = decoder_.push(token);
+    return text.is_ok() ? std::move(text).value() : "";
+  }
+  std::string finish() override { return decoder_.finish(); }
+
+ private:
+  tokenizer::StreamDecoder decoder_;
+};
+
+// Ranks of the world on this rank's host.
+Result<int> ranks_on_host(dist::Communicator& world) {
+  constexpr size_t kNameBytes = 256;
+  std::array<char, kNameBytes> own{};
+  if (::gethostname(own.data(), own.size() - 1) != 0) {
+    return Status::io(fmt::format("gethostname: {}", std::strerror(errno)));
+  }
+  std::vector<std::array<char, kNameBytes>> all(static_cast<size_t>(world.size()));
+  RETURN_IF_ERROR(
+      world.all_gather(std::as_bytes(std::span(own)), std::as_writable_bytes(std::span(all))));
+  return static_cast<int>(std::ranges::count(all, own));
+}
+
+int64_t logits_bytes(const EngineConfig& engine, const ModelConfig& model) {
+  return int64_t{engine.max_batch_size} * model.vocab_size * static_cast<int64_t>(sizeof(float));
+}
+
+}  // namespace
+
+Status check_engine_can(const EngineConfig& config) {
+  std::string refused;
+  const auto refuse = [&](std::string_view key, std::string_view value, std::string_view why) {
+    if (!refused.empty()) refused += '\n';
+    refused += fmt::format("{}: {}: {}", key, value, why);
+  };
+  if (config.kv_cache.dtype == KvCacheType::kFp8) {
+    refuse("kv_cache_config.dtype", "fp8", "the CPU engine keeps keys and values in --dtype");
+  }
+  if (config.speculative) {
+    refuse("speculative_config", "MTP", "the CPU engine generates one token a step");
+  }
+  if (config.cache_transceiver && config.cache_transceiver->backend) {
+    refuse("cache_transceiver_config", "a map",
+           "the engine does not move KV caches between servers");
+  }
+  if (config.attention_dp.enable_balance) {
+    refuse("attention_dp_config.enable_balance", "true",
+           "the engine starts prompts as soon as they fit");
+  }
+  return refused.empty() ? Status::ok() : Status::invalid_input(refused);
+}
+
+Llm::Llm(LlmOptions options, Mapping mapping)
+    : options_(std::move(options)), mapping_(std::move(mapping)), stream_(*options_.pool) {}
+
+Result<std::unique_ptr<Llm>> Llm::create(LlmOptions options, dist::Communicator& world) {
+  CHECK(options.pool != nullptr);
+  CHECK(options.dtype == DType::kBF16 || options.dtype == DType::kF32);
+  RETURN_IF_ERROR(check_engine_can(options.engine));
+  ASSIGN_OR_RETURN(Mapping mapping, Mapping::create(options.engine.parallel));
+  auto llm = std::unique_ptr<Llm>(new Llm(std::move(options), std::move(mapping)));
+  ASSIGN_OR_RETURN(llm->groups_, dist::make_groups(llm->mapping_, world));
+  ASSIGN_OR_RETURN(int64_t available, available_memory());
+  // Nobody loads before everybody has looked.
+  ASSIGN_OR_RETURN(const int sharers, ranks_on_host(world));
+  available /= sharers;
+  RETURN_IF_ERROR(llm->load_tokenizer());
+  RETURN_IF_ERROR(llm->load_model());
+  RETURN_IF_ERROR(llm->plan_memory(available, world));
+  RETURN_IF_ERROR(llm->make_replica());
+  return llm;
+}
+
+Status Llm::load_tokenizer() {
+  eos_token_ids_ = options_.model.eos_token_ids;
+  if (!is_leader() || !path_exists(join_path(options_.folder, "tokenizer.json"))) {
+    return Status::ok();
+  }
+  ASSIGN_OR_RETURN(tokenizer_, tokenizer::Tokenizer::load(options_.folder));
+  if (!tokenizer_->eos_ids().empty()) eos_token_ids_ = tokenizer_->eos_ids();
+  return Status::ok();
+}
+
+Status Llm::load_model() {
+  std::unique_ptr<models::WeightSource> source;
+  if (options_.engine.load_format == LoadFormat::kDummy) {
+    source = models::make_dummy_weights(options_.model, options_.on_read);
+  } else {
+    ASSIGN_OR_RETURN(
+        source, models::open_checkpoint_weights(options_.folder, options_.model, options_.on_read));
+  }
+  ASSIGN_OR_RETURN(model_, models::Model::create(stream_, {.config = &options_.model,
+                                                           .engine = &options_.engine,
+                                                           .mapping = &mapping_,
+                                                           .groups = &groups_,
+                                                           .source = source.get(),
+                                                           .weight_dtype = options_.dtype,
+                                                           .kv_dtype = options_.dtype}));
+  return Status::ok();
+}
+
+int Llm::max_seq_len() const {
+  return options_.engine.max_seq_len.value_or(options_.model.max_position_embeddings);
+}
+
+Status Llm::plan_memory(int64_t available, dist::Communicator& world) {
+  const EngineConfig& engine = options_.engine;
+  const models::ModelMemory memory = model_->memory();
+  ASSIGN_OR_RETURN(
+      memory_plan_,
+      engine::plan_memory(
+          {.available_bytes = available,
+           .weight_bytes = memory.weights,
+           .activation_bytes = memory.activations + logits_bytes(engine, options_.model),
+           .kv_bytes_per_token = model_->kv_spec().bytes_per_token(),
+           .page_size = engine.kv_cache.tokens_per_block,
+           .cp = mapping_.cp(),
+           .free_memory_fraction = engine.kv_cache.free_gpu_memory_fraction,
+           .max_tokens = engine.kv_cache.max_tokens,
+           .max_batch_size = engine.max_batch_size,
+           .max_seq_len = max_seq_len()}));
+  // The least of all ranks, so that a page has the same number on all of them.
+  int64_t most = -memory_plan_.num_pages;
+  RETURN_IF_ERROR(world.all_reduce_max(std::span<int64_t>(&most, 1)));
+  memory_plan_ = with_pages(memory_plan_, static_cast<int>(-most));
+  return Status::ok();
+}
+
+Status Llm::make_replica() {
+  const EngineConfig& engine = options_.engine;
+  limits_ = {.vocab_size = options_.model.vocab_size,
+             .max_seq_len = max_seq_len(),
+             .max_num_tokens = engine.max_num_tokens,
+             .enable_chunked_prefill = engine.enable_chunked_prefill,
+             .num_pages = memory_plan_.num_pages,
+             .page_tokens = memory_plan_.page_tokens,
+             .has_tokenizer = tokenizer_.has_value()};
+  FrontendOptions frontend{.limits = limits_,
+                           .eos_token_ids = eos_token_ids_,
+                           .num_schedulers = 1,
+                           .stream_interval = engine.stream_interval,
+                           .make_detokenizer = nullptr};
+  if (tokenizer_) {
+    frontend.make_detokenizer = [this] { return std::make_unique<StreamDetokenizer>(*tokenizer_); };
+  }
+  ReplicaOptions options{
+      .model = model_.get(),
+      .groups = &groups_,
+      .stream = &stream_,
+      .attention_dp = engine.parallel.enable_attention_dp,
+      .vocab_size = options_.model.vocab_size,
+      .page_size = engine.kv_cache.tokens_per_block,
+      .scheduler = {.max_batch_size = engine.max_batch_size,
+                    .max_num_tokens = engine.max_num_tokens,
+                    .enable_chunked_prefill = engine.enable_chunked_prefill,
+                    .kv_cache = {.num_pages = memory_plan_.num_pages,
+                                 .page_tokens = memory_plan_.page_tokens,
+                                 .enable_block_reuse = engine.kv_cache.enable_block_reuse,
+                                 .enable_partial_reuse = engine.kv_cache.enable_partial_reuse}},
+      .frontend = std::move(frontend),
+      .on_iteration = options_.on_iteration};
+  ASSIGN_OR_RETURN(replica_, Replica::create(std::move(options)));
+  return Status::ok();
+}
+
+}  // namespace wideep::engine
