@@ -19,8 +19,10 @@ T value_or_finish(Result<T> result) {
   return std::move(result).value();
 }
 
+void add_bench(CLI::App& parent);
 void add_config(CLI::App& parent);
 void add_eplb_import(CLI::App& parent);
+void add_generate(CLI::App& parent);
 void add_info(CLI::App& parent);
 void add_tokenize(CLI::App& parent);
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cli/commands.h"
+#include "cli/engine_flags.h"
 #include "config/config.h"
 
 namespace wideep::cli {
@@ -26,21 +27,6 @@ void check(const CheckArguments& arguments) {
   fmt::print("{}", engine_config_yaml(config));
 }
 
-void add_overrides(CLI::App& command, EngineOverrides& flags) {
-  command.add_option("--tp,--tp_size", flags.tp, "tensor_parallel_size");
-  command.add_option("--pp,--pp_size", flags.pp, "pipeline_parallel_size");
-  command.add_option("--cp,--cp_size", flags.cp, "context_parallel_size");
-  command.add_option("--moe_tp", flags.moe_tp, "moe_tensor_parallel_size");
-  command.add_option("--ep,--ep_size", flags.ep, "moe_expert_parallel_size");
-  command.add_option("--cluster_size", flags.cluster, "moe_cluster_parallel_size");
-  command.add_option("--gpus_per_node", flags.gpus_per_node, "gpus_per_node");
-  command.add_option("--max_batch_size", flags.max_batch_size, "max_batch_size");
-  command.add_option("--max_num_tokens", flags.max_num_tokens, "max_num_tokens");
-  command.add_option("--max_seq_len", flags.max_seq_len, "max_seq_len");
-  command.add_option("--kv_cache_free_gpu_mem_fraction", flags.kv_cache_free_gpu_mem_fraction,
-                     "kv_cache_config.free_gpu_memory_fraction");
-}
-
 }  // namespace
 
 void add_config(CLI::App& parent) {
@@ -53,7 +39,7 @@ void add_config(CLI::App& parent) {
   command->add_option("file", arguments->file, "YAML file; none: the flags and the defaults");
   command->add_option("--model", arguments->model,
                       "Folder of the checkpoint (or its config.json), to check against");
-  add_overrides(*command, arguments->overrides);
+  add_override_flags(*command, arguments->overrides);
   command->callback([arguments] { check(*arguments); });
 
   config->add_subcommand("keys", "Print the table of all keys, as in docs/configuration.md")

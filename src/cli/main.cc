@@ -6,8 +6,10 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   CLI::App* eplb = app.add_subcommand("eplb", "Measure expert load and balance it");
   eplb->require_subcommand(1);
+  wideep::cli::add_bench(app);
   wideep::cli::add_config(app);
   wideep::cli::add_eplb_import(*eplb);
+  wideep::cli::add_generate(app);
   wideep::cli::add_info(app);
   wideep::cli::add_tokenize(app);
   wideep::cli::add_eplb_generate(*eplb);

@@ -1,0 +1,109 @@
+// wideep bench with the embedded model.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "base/file_testing.h"
+#include "base/json.h"
+#include "cli/cli_testing.h"
+#include "cli/commands.h"
+
+namespace wideep::cli {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::string kModel = WIDEEP_SOURCE_DIR "/models/dsv3-tiny";
+
+CommandResult bench(const std::string& mode, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {"bench", "--model", "tiny", "--model_path", kModel, mode});
+  return run_command(add_bench, std::move(arguments));
+}
+
+TEST(Bench, ThroughputOfASyntheticLoad) {
+  const TemporaryFolder folder;
+  const CommandResult result =
+      bench("throughput",
+            {"--num_requests", "5", "--input_tokens", "9", "--output_tokens", "4", "--eos_id", "-1",
+             "--backend", "pytorch", "--warmup", "1", "--report_json", folder / "report.json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("(45 input and 20 output tokens)"));
+  EXPECT_THAT(result.out, HasSubstr("time to first token"));
+  EXPECT_THAT(result.out, HasSubstr("4 iterations"));
+  const Json report = read_json(folder / "report.json").value();
+  EXPECT_EQ(report["benchmark"], "throughput");
+  EXPECT_EQ(report["results"]["output_tokens"], 20);
+  EXPECT_EQ(report["results"]["requests"], 5);
+  EXPECT_EQ(report["world"]["ranks"], 1);
+  EXPECT_THAT(report["config"].get<std::string>(), HasSubstr("max_batch_size:"));
+}
+
+TEST(Bench, ADatasetOverRanksAndReplicas) {
+  const TemporaryFolder folder;
+  std::string lines;
+  for (int i = 0; i < 6; ++i) {
+    lines += R"({"task_id": )" + std::to_string(i) + R"(, "prompt": "Hello", "output_tokens": 3})" +
+             "\n";
+  }
+  const std::string dataset = folder.write("d.jsonl", lines);
+  const CommandResult result =
+      bench("throughput",
+            {"--dataset", dataset, "--num_requests", "5", "--concurrency", "2", "--warmup", "0",
+             "--eos_id", "-1", "--tp", "2", "--dp", "2", "--report_json", folder / "report.json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json report = read_json(folder / "report.json").value();
+  EXPECT_EQ(report["results"]["requests"], 5);
+  EXPECT_EQ(report["results"]["output_tokens"], 15);
+  EXPECT_EQ(report["world"]["ranks"], 4);
+  EXPECT_EQ(report["world"]["replicas"], 2);
+}
+
+TEST(Bench, LatencyTakesOneRequestAtATime) {
+  const CommandResult result =
+      bench("latency", {"--num_requests", "2", "--input_tokens", "5", "--output_tokens", "3",
+                        "--warmup", "0", "--eos_id", "-1"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("6 iterations"));  // none of them shared
+}
+
+TEST(Bench, AnEndTokenOfOnesOwnEndsAnswers) {
+  const Json all = read_json(WIDEEP_SOURCE_DIR "/tests/models/dsv3-tiny-reference.json").value();
+  const auto reference =
+      std::ranges::find_if(all, [](const Json& entry) { return entry["name"] == "go-0"; });
+  ASSERT_NE(reference, all.end());
+  const auto greedy = (*reference)["greedy"].get<std::vector<int>>();
+  const int end = greedy[5];
+  const auto expected = std::ranges::find(greedy, end) - greedy.begin() + 1;
+  const TemporaryFolder folder;
+  const std::string dataset = folder.write(
+      "d.jsonl", Json{{"input_ids", (*reference)["token_ids"]}, {"output_tokens", 24}}.dump());
+  const CommandResult result = bench(
+      "throughput",
+      {"--dataset", dataset, "--warmup", "0", "--dtype", "fp32", "--eos_id", std::to_string(end)});
+  EXPECT_THAT(result.out, HasSubstr(" and " + std::to_string(expected) + " output tokens"));
+}
+
+TEST(Bench, BadInputLeavesWithTwo) {
+  const TemporaryFolder folder;
+  const std::string broken = folder.write("d.jsonl", "{\"prompt\": \"a\"}\n");
+  const std::string good = folder.write("g.jsonl", "{\"prompt\": \"a\", \"output_tokens\": 2}\n");
+  const std::string far = folder.write("f.jsonl",
+                                       "{\"task_id\": 7, \"input_ids\": [9000], "
+                                       "\"output_tokens\": 2}\n");
+  const auto expect = [](const CommandResult& result, const std::string& message) {
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_THAT(result.err, HasSubstr(message));
+  };
+  expect(bench("throughput", {"--dataset", broken}), "d.jsonl:1: output_tokens: is missing");
+  expect(bench("throughput", {"--dataset", "/nonexistent"}), "/nonexistent");
+  expect(bench("throughput", {"--dataset", good, "--num_requests", "2"}), "has 1 requests");
+  expect(bench("throughput", {"--dataset", far}), "task_id 7: prompt token 0 is 9000");
+  expect(bench("throughput", {"--backend", "tensorrt"}), "pytorch");
+  expect(bench("latency", {"--num_requests", "0"}), "num_requests");
+}
+
+}  // namespace
+}  // namespace wideep::cli

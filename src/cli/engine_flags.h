@@ -1,0 +1,56 @@
+// The flags of every command that runs a model: which model, over which ranks, in which world; and
+// the way from these flags to engines that are ready on all ranks.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "base/dtype.h"
+#include "base/status.h"
+#include "config/engine_config.h"
+#include "config/model_config.h"
+#include "dist/communicator.h"
+#include "engine/llm.h"
+
+namespace wideep::cli {
+
+struct EngineFlags {
+  std::string model;       // folder; "": the embedded model
+  std::string model_path;  // the folder, where `model` is only a name
+  std::string config;      // YAML file
+  std::string dtype = "auto";
+  std::string world = "auto";
+  std::optional<int> dp;  // replicas
+  int threads = 0;        // of this process; 0: its cores
+  EngineOverrides overrides;
+};
+
+// The flags that stand for keys of the configuration.
+void add_override_flags(CLI::App& command, EngineOverrides& overrides);
+// --model and --model_path.
+void add_model_flags(CLI::App& command, EngineFlags& flags);
+// All of the above, and the rest.
+void add_engine_flags(CLI::App& command, EngineFlags& flags);
+
+// What the flags come to, the same on every rank.
+struct EngineJob {
+  std::string folder;
+  ModelConfig model;
+  EngineConfig engine;
+  DType dtype = DType::kBF16;
+};
+
+// kNotFound, kInvalidInput: all that is wrong with the model's config.json or the configuration.
+Result<EngineJob> read_engine_job(const EngineFlags& flags);
+
+// Called on every rank with its engine.
+using EngineBody = std::function<Status(const EngineJob&, engine::Llm&, dist::Communicator& world)>;
+
+// Makes the world, loads the model on all ranks, shows the allocation plan on standard error and
+// runs `body`. Ends the command as finish() does where a rank fails: with one message, from the
+// process that holds rank 0. Returns whether this process does.
+bool run_engine(const EngineFlags& flags, const EngineBody& body);
+
+}  // namespace wideep::cli
