@@ -23,6 +23,7 @@ void add_bench(CLI::App& parent);
 void add_config(CLI::App& parent);
 void add_eplb_import(CLI::App& parent);
 void add_generate(CLI::App& parent);
+void add_eval(CLI::App& parent);
 void add_info(CLI::App& parent);
 void add_tokenize(CLI::App& parent);
 

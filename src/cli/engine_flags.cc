@@ -87,8 +87,8 @@ void show_plan(const EngineJob& job, const engine::Llm& llm, double seconds) {
              engine::describe(llm.memory_plan()));
 }
 
-Status run_rank(const EngineJob& job, ThreadPool& pool, const EngineBody& body,
-                dist::Communicator& world) {
+Status run_engine_rank(const EngineJob& job, ThreadPool& pool, const EngineBody& body,
+                       dist::Communicator& world) {
   const auto start = std::chrono::steady_clock::now();
   engine::LlmOptions options{.folder = job.folder,
                              .model = job.model,
@@ -183,7 +183,7 @@ Result<EngineJob> read_engine_job(const EngineFlags& flags) {
   return job;
 }
 
-bool run_engine(const EngineFlags& flags, const EngineBody& body) {
+bool run_ranks(const EngineFlags& flags, const RankBody& body) {
   std::optional<Place> place = value_or_finish(find_mpi(flags));
   const Result<EngineJob> job = read_engine_job(flags);
   if (!place) {
@@ -199,12 +199,18 @@ bool run_engine(const EngineFlags& flags, const EngineBody& body) {
       flags.threads > 0 ? flags.threads : std::max(1, cores / place->processes_on_host);
   ThreadPool pool(status.is_ok() ? threads : 1);
   const Status result = world.run([&](dist::Communicator& communicator) {
-    return status.is_ok() ? run_rank(*job, pool, body, communicator) : status;
+    return status.is_ok() ? body(*job, pool, communicator) : status;
   });
   // The same on every rank, so no rank is to blame.
   finish_as(status, speaks);
   finish_as(result, speaks);
   return speaks;
+}
+
+bool run_engine(const EngineFlags& flags, const EngineBody& body) {
+  return run_ranks(flags, [&](const EngineJob& job, ThreadPool& pool, dist::Communicator& world) {
+    return run_engine_rank(job, pool, body, world);
+  });
 }
 
 }  // namespace wideep::cli

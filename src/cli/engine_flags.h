@@ -9,6 +9,7 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "base/thread_pool.h"
 #include "config/engine_config.h"
 #include "config/model_config.h"
 #include "dist/communicator.h"
@@ -45,12 +46,18 @@ struct EngineJob {
 // kNotFound, kInvalidInput: all that is wrong with the model's config.json or the configuration.
 Result<EngineJob> read_engine_job(const EngineFlags& flags);
 
+// Called on every rank. The pool is shared by the ranks of this process.
+using RankBody =
+    std::function<Status(const EngineJob&, ThreadPool& pool, dist::Communicator& world)>;
+
+// Makes the world and runs `body` on its ranks. Ends the command as finish() does where a rank
+// fails: with one message, from the process that holds rank 0. Returns whether this process does.
+bool run_ranks(const EngineFlags& flags, const RankBody& body);
+
 // Called on every rank with its engine.
 using EngineBody = std::function<Status(const EngineJob&, engine::Llm&, dist::Communicator& world)>;
 
-// Makes the world, loads the model on all ranks, shows the allocation plan on standard error and
-// runs `body`. Ends the command as finish() does where a rank fails: with one message, from the
-// process that holds rank 0. Returns whether this process does.
+// run_ranks() with the model loaded on all ranks and the allocation plan shown on standard error.
 bool run_engine(const EngineFlags& flags, const EngineBody& body);
 
 }  // namespace wideep::cli

@@ -10,6 +10,7 @@ int main(int argc, char** argv) {
   wideep::cli::add_config(app);
   wideep::cli::add_eplb_import(*eplb);
   wideep::cli::add_generate(app);
+  wideep::cli::add_eval(app);
   wideep::cli::add_info(app);
   wideep::cli::add_tokenize(app);
   wideep::cli::add_eplb_generate(*eplb);

@@ -73,11 +73,13 @@ Result<std::unique_ptr<Model>> Decoder::create(Stream& stream, const ModelOption
 
 Decoder::Decoder(Stream& stream, const ModelOptions& options)
     : stream_(&stream),
+      mapping_(*options.mapping),
       options_(options),
       config_(*options.config),
       rank_(options.groups->coordinates),
       range_(options.mapping->layers(rank_.pp_rank, options.config->num_layers)),
       rope_(rope_frequencies(options.config->rope, rope_columns(*options.config))) {
+  options_.mapping = &mapping_;
   if (options.rope_frequency_dtype == DType::kBF16) round_to_bf16(rope_);
 }
 
@@ -128,7 +130,7 @@ ModelMemory Decoder::memory() const {
 
 int64_t Decoder::scratch_bytes() const {
   const int rows = options_.engine->max_num_tokens;
-  const int cp = options_.mapping->cp();
+  const int cp = mapping_.cp();
   const int own_rows = share_of(rows, cp, cp - 1).size();  // the last share is the largest
   int64_t layer_bytes = 0;
   for (const Layer& layer : layers_) {
@@ -158,7 +160,7 @@ kernels::KvCacheView Decoder::cache_of(int local_layer) const {
 }
 
 void Decoder::place_tokens(const Batch& batch, ForwardPass& pass) {
-  const int cp = options_.mapping->cp();
+  const int cp = mapping_.cp();
   const int page_size = kv_memory_.page_size;
   const std::span<int> positions = pass.arena->take<int>(pass.num_rows);
   const std::span<int64_t> slots = pass.arena->take<int64_t>(pass.num_rows);
@@ -191,7 +193,7 @@ ForwardPass Decoder::begin_pass(const Batch& batch, Arena& arena) {
   pass.stream = stream_;
   pass.arena = &arena;
   pass.num_rows = static_cast<int>(std::ssize(batch.token_ids));
-  const int cp = options_.mapping->cp();
+  const int cp = mapping_.cp();
   if (cp > 1) pass.cp = options_.groups->cp.get();
   const std::span<int64_t> cp_rows = arena.take<int64_t>(cp);
   for (int rank = 0; rank < cp; ++rank) cp_rows[rank] = share_of(pass.num_rows, cp, rank).size();
@@ -211,7 +213,7 @@ ForwardPass Decoder::begin_pass(const Batch& batch, Arena& arena) {
 std::vector<int> Decoder::own_rows_of_dp(const Batch& batch) const {
   std::vector<int> rows;
   for (const int tokens : batch.dp_tokens) {
-    rows.push_back(share_of(tokens, options_.mapping->cp(), rank_.cp_rank).size());
+    rows.push_back(share_of(tokens, mapping_.cp(), rank_.cp_rank).size());
   }
   return rows;
 }
@@ -320,7 +322,7 @@ Status Decoder::write_logits(const ForwardPass& pass, const Batch& batch, const 
 
 Status Decoder::forward(const Batch& batch, MatrixView logits) {
   CHECK(std::ssize(batch.token_ids) <= options_.engine->max_num_tokens);
-  CHECK(std::ssize(batch.dp_tokens) == (is_attention_dp() ? options_.mapping->tp() : 0));
+  CHECK(std::ssize(batch.dp_tokens) == (is_attention_dp() ? mapping_.tp() : 0));
   Arena arena(scratch_.span<std::byte>(scratch_.size()));
   const ForwardPass pass = begin_pass(batch, arena);
   const std::vector<int> dp_rows = own_rows_of_dp(batch);

@@ -75,6 +75,7 @@ class Decoder : public Model {
   int attention_tp_rank() const { return is_attention_dp() ? 0 : rank_.tp_rank; }
 
   Stream* stream_;
+  const Mapping mapping_;
   ModelOptions options_;
   const ModelConfig& config_;
   Coordinates rank_;

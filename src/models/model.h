@@ -73,12 +73,13 @@ class RoutingObserver {
   virtual void on_routing(int layer, int first_row, std::span<const int32_t> ids, int top_k) = 0;
 };
 
+// What is pointed to outlives the model, but for mapping and source, which create() alone needs.
 struct ModelOptions {
   const ModelConfig* config = nullptr;
   const EngineConfig* engine = nullptr;  // parallel sizes and limits
   const Mapping* mapping = nullptr;
-  dist::Groups* groups = nullptr;     // outlives the model
-  WeightSource* source = nullptr;     // read in create() only
+  dist::Groups* groups = nullptr;  // outlives the model
+  WeightSource* source = nullptr;
   DType weight_dtype = DType::kBF16;  // kF32 or kBF16, of linear weights; norms and router are fp32
   DType kv_dtype = DType::kBF16;      // kF32 or kBF16
   // kF32, or kBF16 to round rotary frequencies as a PyTorch module's .to(bfloat16) leaves them.
