@@ -1,8 +1,11 @@
-// wideep generate: answers to prompts, streamed to the terminal.
+// wideep generate: answers to prompts, or a conversation, streamed to the terminal.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdio>
+#include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +15,7 @@
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
 #include "cli/gather.h"
+#include "tokenizer/chat_template.h"
 
 namespace wideep::cli {
 namespace {
@@ -23,6 +27,8 @@ using engine::GenerationRequest;
 struct GenerateArguments {
   EngineFlags engine;
   std::vector<std::string> prompts;
+  bool chat = false;
+  std::string system;
   int max_tokens = 128;
   kernels::SamplingParams sampling;
   std::vector<std::string> stops;
@@ -114,15 +120,106 @@ Status answer_prompts(const GenerateArguments& arguments, engine::Llm& llm,
   return Status::ok();
 }
 
+// The conversation, on rank 0.
+class Conversation {
+ public:
+  static Result<Conversation> create(const GenerateArguments& arguments, const EngineJob& job) {
+    ASSIGN_OR_RETURN(tokenizer::ChatTemplate chat_template,
+                     tokenizer::ChatTemplate::load(job.folder));
+    return Conversation(arguments, std::move(chat_template));
+  }
+
+  bool is_interactive() const { return prompts_.empty() && ::isatty(STDIN_FILENO) == 1; }
+
+  // What the user says next: the prompts of the command line, else lines of standard input.
+  std::optional<std::string> next_line() {
+    if (!prompts_.empty()) {
+      if (next_prompt_ == prompts_.size()) return std::nullopt;
+      return prompts_[next_prompt_++];
+    }
+    std::string line;
+    do {
+      if (is_interactive()) fmt::print(stderr, "> ");
+      if (!std::getline(std::cin, line)) return std::nullopt;
+    } while (trim(line).empty());
+    return line;
+  }
+
+  // The whole conversation with this message.
+  Result<std::vector<int>> ask(const engine::Llm& llm, const std::string& text) {
+    if (text.empty()) return Status::invalid_input("the prompt is empty");
+    messages_.push_back({{"role", "user"}, {"content", text}});
+    ASSIGN_OR_RETURN(const std::string prompt, template_.render({.messages = messages_}));
+    return llm.tokenizer()->encode(prompt, {.add_special_tokens = false});
+  }
+  // Ends the turn: an answer stays in the conversation, a message without one does not.
+  void end_turn(const Answer& answer) {
+    if (answer.status.is_ok()) {
+      messages_.push_back({{"role", "assistant"}, {"content", answer.text}});
+    } else if (!messages_.empty() && messages_.back()["role"] == "user") {
+      messages_.erase(messages_.size() - 1);
+    }
+  }
+
+ private:
+  Conversation(const GenerateArguments& arguments, tokenizer::ChatTemplate chat_template)
+      : prompts_(arguments.prompts), template_(std::move(chat_template)) {
+    if (arguments.system.empty()) return;
+    messages_.push_back({{"role", "system"}, {"content", arguments.system}});
+  }
+
+  std::vector<std::string> prompts_;
+  size_t next_prompt_ = 0;
+  tokenizer::ChatTemplate template_;
+  OrderedJson messages_ = OrderedJson::array();
+};
+
+// Turn after turn, each a run of the engine; the KV cache keeps what was said.
+Status chat(const GenerateArguments& arguments, const EngineJob& job, engine::Llm& llm,
+            dist::Communicator& world, Status& outcome) {
+  if (llm.num_replicas() > 1) {
+    return Status::invalid_input(
+        fmt::format("--chat talks to one replica: there are {}", llm.num_replicas()));
+  }
+  std::optional<Conversation> conversation;
+  if (llm.is_leader()) {
+    ASSIGN_OR_RETURN(conversation, Conversation::create(arguments, job));
+  }
+  while (true) {
+    std::optional<std::string> line;
+    if (conversation && outcome.is_ok()) line = conversation->next_line();
+    int64_t goes_on = line ? 1 : 0;
+    RETURN_IF_ERROR(world.broadcast(std::as_writable_bytes(std::span(&goes_on, 1)), 0));
+    if (goes_on == 0) return Status::ok();
+    engine::RequestQueue queue;
+    Answer answer;
+    if (line) submit(arguments, conversation->ask(llm, *line), /*stream=*/true, queue, answer);
+    queue.close();
+    RETURN_IF_ERROR(llm.run(conversation ? &queue : nullptr).status());
+    if (!conversation) continue;
+    show("\n");
+    conversation->end_turn(answer);
+    if (conversation->is_interactive() && !answer.status.is_ok()) {
+      fmt::print(stderr, "error: {}\n", answer.status.message());
+    } else {
+      outcome = answer.status;
+    }
+  }
+}
+
 Status run_rank(const GenerateArguments& arguments, const EngineJob& job, engine::Llm& llm,
                 dist::Communicator& world, Status& outcome) {
   if (llm.is_leader() && llm.tokenizer() == nullptr) {
     return Status::invalid_input(job.folder + ": has no tokenizer.json: prompts cannot be read");
   }
-  return answer_prompts(arguments, llm, world, outcome);
+  return arguments.chat ? chat(arguments, job, llm, world, outcome)
+                        : answer_prompts(arguments, llm, world, outcome);
 }
 
 void run(const GenerateArguments& arguments) {
+  if (arguments.prompts.empty() && !arguments.chat) {
+    finish(Status::invalid_input("nothing to answer: give --prompt TEXT, or --chat"));
+  }
   Status outcome;  // of the prompts; written by rank 0
   const bool speaks = run_engine(
       arguments.engine, [&](const EngineJob& job, engine::Llm& llm, dist::Communicator& world) {
@@ -137,8 +234,10 @@ void add_generate(CLI::App& parent) {
   CLI::App* command = parent.add_subcommand("generate", "Answer prompts");
   const auto arguments = std::make_shared<GenerateArguments>();
   add_engine_flags(*command, arguments->engine);
-  command->add_option("--prompt", arguments->prompts, "The text to go on from; may be repeated")
-      ->required();
+  command->add_option("--prompt", arguments->prompts, "The text to go on from; may be repeated");
+  command->add_flag("--chat", arguments->chat,
+                    "A conversation: --prompt, or lines of standard input, are what the user says");
+  command->add_option("--system", arguments->system, "With --chat: the system's message");
   command->add_option("--max_tokens", arguments->max_tokens, "Longest answer; default: 128 tokens")
       ->check(CLI::PositiveNumber);
   command->add_option("--temperature", arguments->sampling.temperature,

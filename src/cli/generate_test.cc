@@ -75,6 +75,25 @@ TEST(Generate, StopsBeforeAStopString) {
   EXPECT_EQ(result.out, reference.answer.substr(0, reference.answer.find(stop)) + "\n");
 }
 
+TEST(Generate, AMessageIsRenderedByTheTemplate) {
+  const CommandResult said =
+      generate({"--chat", "--system", "Be short.", "--prompt", "Hello", "--max_tokens", "8"});
+  EXPECT_EQ(said.exit_code, 0) << said.err;
+  // The same as text, which begins with the token that begins every text.
+  const std::string text = "Be short.<｜User｜>Hello<｜Assistant｜>";
+  const CommandResult written = generate({"--prompt", text, "--max_tokens", "8"});
+  EXPECT_EQ(said.out, written.out);
+}
+
+TEST(Generate, AConversationGoesOnFromItsAnswers) {
+  const CommandResult once = generate({"--chat", "--prompt", "Hello", "--max_tokens", "8"});
+  const CommandResult twice = generate(
+      {"--chat", "--prompt", "Hello", "--prompt", "Hello", "--max_tokens", "8", "--tp", "2"});
+  EXPECT_EQ(twice.exit_code, 0) << twice.err;
+  EXPECT_TRUE(twice.out.starts_with(once.out)) << twice.out;
+  EXPECT_NE(twice.out, once.out + once.out) << "the second turn knows of the first";
+}
+
 struct BadInput {
   const char* name;
   std::vector<std::string> arguments;
@@ -87,19 +106,24 @@ TEST_P(GenerateErrors, LeaveWithTwoAndOneMessage) {
   const CommandResult result = generate(GetParam().arguments);
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.err, HasSubstr(GetParam().message));
+  EXPECT_EQ(result.err.find("error:"), result.err.rfind("error:"));
 }
 
 INSTANTIATE_TEST_SUITE_P(
     All, GenerateErrors,
     ::testing::Values(
-        BadInput{"NoPrompt", {}, "--prompt is required"},
+        BadInput{"NoPrompt", {}, "nothing to answer"},
+        BadInput{"EmptyMessage", {"--chat", "--prompt", ""}, "the prompt is empty"},
         BadInput{"EmptyPrompt", {"--prompt", ""}, "the prompt is empty"},
         BadInput{"TooLong",
                  {"--prompt", "one two three four five six", "--max_seq_len", "4"},
                  "max_seq_len 4 leaves room for 3"},
         BadInput{"NotUtf8", {"--prompt", "abc\xff"}, "UTF-8"},
         BadInput{"Temperature", {"--prompt", "a", "--temperature", "-1"}, "temperature -1"},
-        BadInput{"Layout", {"--prompt", "a", "--tp", "3"}, "3"}),
+        BadInput{"Layout", {"--prompt", "a", "--tp", "3"}, "3"},
+        BadInput{"ChatWithReplicas",
+                 {"--chat", "--prompt", "a", "--dp", "2"},
+                 "talks to one replica: there are 2"}),
     [](const auto& info) { return info.param.name; });
 
 TEST(Generate, OneBadPromptLeavesTheOthersTheirAnswers) {
