@@ -18,6 +18,8 @@ run() {
 shorten() { awk '{ line[NR] = $0 } END { for (i = 1; i <= NR; ++i)
   if (NR <= 16 || i <= 7 || i > NR - 5) print line[i]; else if (i == 8) print "..." }'; }
 
+run "$wideep" generate --prompt "The first computers were" --max_tokens 32
+
 run "$wideep" eplb import --from sglang --input data/sample_load.json --output "$out/statistics" \
   --ranks 32 --iterations 10 --tokens_per_rank 128 --seed 1
 run "$wideep" eplb report --expert_statistic_path "$out/statistics" --json "$out/before.json" | shorten

@@ -266,6 +266,7 @@ void add_bench(CLI::App& parent) {
   latency.default_requests = 10;
   latency.concurrency = 1;
   add_mode(*bench, "One request after the other: times to tokens", latency, before);
+  add_bench_prepare(*bench);
 }
 
 }  // namespace wideep::cli

@@ -27,6 +27,9 @@ void add_eval(CLI::App& parent);
 void add_info(CLI::App& parent);
 void add_tokenize(CLI::App& parent);
 
+// Subcommand of `wideep bench`.
+void add_bench_prepare(CLI::App& bench);
+
 // Subcommands of `wideep eplb`.
 void add_eplb_evaluate(CLI::App& eplb);
 void add_eplb_generate(CLI::App& eplb);

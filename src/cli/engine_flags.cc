@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/progress.h"
 #include "base/thread_pool.h"
 #include "cli/commands.h"
 #include "config/check.h"
@@ -21,13 +22,6 @@ namespace {
 
 // The embedded model, from the working directory or from where this program was built.
 constexpr const char* kEmbeddedModel = "models/dsv3-tiny";
-
-std::string model_folder(const EngineFlags& flags) {
-  if (!flags.model_path.empty()) return flags.model_path;
-  if (!flags.model.empty()) return flags.model;
-  return is_directory(kEmbeddedModel) ? kEmbeddedModel
-                                      : join_path(WIDEEP_SOURCE_DIR, kEmbeddedModel);
-}
 
 DType dtype_of(const std::string& name, const ModelConfig& model) {
   if (name == "auto") return model.type == ModelType::kFp32 ? DType::kF32 : DType::kBF16;
@@ -95,8 +89,15 @@ Status run_engine_rank(const EngineJob& job, ThreadPool& pool, const EngineBody&
                              .engine = job.engine,
                              .dtype = job.dtype,
                              .pool = &pool,
+                             .on_read_planned = {},
                              .on_read = {},
                              .on_iteration = {}};
+  // Ranks load side by side; the first one's bar stands for all.
+  std::optional<ProgressBar> bar;
+  if (world.rank() == 0) {
+    options.on_read_planned = [&bar](int64_t bytes) { bar.emplace("loading", bytes, "bytes"); };
+    options.on_read = [&bar](int64_t bytes) { bar->add(bytes); };
+  }
   if (job.engine.print_iter_log && world.rank() == 0) {
     options.on_iteration = [](const engine::IterationInfo& info) {
       fmt::print(stderr, "iteration {}: {} sequences, {} tokens, {} waiting, {} pages free\n",
@@ -106,6 +107,7 @@ Status run_engine_rank(const EngineJob& job, ThreadPool& pool, const EngineBody&
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<engine::Llm> llm,
                    engine::Llm::create(std::move(options), world));
+  bar.reset();
   RETURN_IF_ERROR(world.barrier());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   if (world.rank() == 0) show_plan(job, *llm, seconds.count());
@@ -119,6 +121,13 @@ void finish_as(const Status& status, bool speaks) {
 }
 
 }  // namespace
+
+std::string model_folder(const EngineFlags& flags) {
+  if (!flags.model_path.empty()) return flags.model_path;
+  if (!flags.model.empty()) return flags.model;
+  return is_directory(kEmbeddedModel) ? kEmbeddedModel
+                                      : join_path(WIDEEP_SOURCE_DIR, kEmbeddedModel);
+}
 
 void add_override_flags(CLI::App& command, EngineOverrides& flags) {
   command.add_option("--tp,--tp_size", flags.tp, "tensor_parallel_size");

@@ -35,6 +35,9 @@ void add_model_flags(CLI::App& command, EngineFlags& flags);
 // All of the above, and the rest.
 void add_engine_flags(CLI::App& command, EngineFlags& flags);
 
+// The folder that the flags mean.
+std::string model_folder(const EngineFlags& flags);
+
 // What the flags come to, the same on every rank.
 struct EngineJob {
   std::string folder;

@@ -113,13 +113,15 @@ Status Llm::load_model() {
     ASSIGN_OR_RETURN(
         source, models::open_checkpoint_weights(options_.folder, options_.model, options_.on_read));
   }
-  ASSIGN_OR_RETURN(model_, models::Model::create(stream_, {.config = &options_.model,
-                                                           .engine = &options_.engine,
-                                                           .mapping = &mapping_,
-                                                           .groups = &groups_,
-                                                           .source = source.get(),
-                                                           .weight_dtype = options_.dtype,
-                                                           .kv_dtype = options_.dtype}));
+  ASSIGN_OR_RETURN(model_,
+                   models::Model::create(stream_, {.config = &options_.model,
+                                                   .engine = &options_.engine,
+                                                   .mapping = &mapping_,
+                                                   .groups = &groups_,
+                                                   .source = source.get(),
+                                                   .on_read_planned = options_.on_read_planned,
+                                                   .weight_dtype = options_.dtype,
+                                                   .kv_dtype = options_.dtype}));
   return Status::ok();
 }
 

@@ -66,6 +66,10 @@ Result<std::unique_ptr<Model>> Decoder::create(Stream& stream, const ModelOption
                                options.engine->parallel.enable_attention_dp));
   std::unique_ptr<Decoder> decoder(new Decoder(stream, options));
   decoder->plan_weights();
+  if (options.on_read_planned) {
+    ASSIGN_OR_RETURN(const int64_t bytes, decoder->store_.bytes_to_read(*options.source));
+    options.on_read_planned(bytes);
+  }
   RETURN_IF_ERROR(decoder->store_.load(stream, *options.source));
   ASSIGN_OR_RETURN(decoder->scratch_, Buffer::allocate(decoder->scratch_bytes()));
   return std::unique_ptr<Model>(std::move(decoder));

@@ -29,7 +29,9 @@ void scale_yarn(const RopeConfig& config, int dim, RopeFrequencies& frequencies)
     double& f = frequencies.inv_freq[i];
     f = f / config.factor * stretched + f * (1 - stretched);
   }
-  if (config.mscale && config.mscale_all_dim) {
+  if (config.attention_factor) {
+    frequencies.factor = *config.attention_factor;
+  } else if (config.mscale && config.mscale_all_dim) {
     frequencies.factor = yarn_mscale(config.factor, *config.mscale) /
                          yarn_mscale(config.factor, *config.mscale_all_dim);
   } else {

@@ -49,6 +49,8 @@ TEST(RopeFrequencies, YarnRaisesTheSoftmaxScale) {
   without.mscale_all_dim.reset();
   EXPECT_EQ(yarn_softmax_factor(without), 1);
   EXPECT_DOUBLE_EQ(rope_frequencies(without, 64).factor, 0.1 * std::log(40.0) + 1);
+  without.attention_factor = 1.25;
+  EXPECT_EQ(rope_frequencies(without, 64).factor, 1.25);
 }
 
 TEST(RopeFrequencies, RoundToBf16) {

@@ -143,6 +143,27 @@ std::vector<WeightStore::Job> WeightStore::jobs() {
   return jobs;
 }
 
+Result<int64_t> WeightStore::bytes_to_read(const WeightSource& source) const {
+  int64_t bytes = 0;
+  for (const LinearGroup& group : linears_) {
+    for (const std::vector<MatrixRequest>& parts : group.members) {
+      for (const MatrixRequest& part : parts) {
+        ASSIGN_OR_RETURN(const int64_t part_bytes, source.num_bytes(part));
+        bytes += part_bytes;
+      }
+    }
+  }
+  for (const Table& table : tables_) {
+    ASSIGN_OR_RETURN(const int64_t table_bytes, source.num_bytes(table.request));
+    bytes += table_bytes;
+  }
+  for (const Vector& vector : vectors_) {
+    ASSIGN_OR_RETURN(const int64_t vector_bytes, source.num_bytes(vector.request));
+    bytes += vector_bytes;
+  }
+  return bytes;
+}
+
 Status WeightStore::load(Stream& stream, WeightSource& source) {
   ASSIGN_OR_RETURN(memory_, Buffer::allocate(bytes_));
   place();

@@ -43,6 +43,9 @@ class WeightStore {
   const ConstMatrixView& add_table(const MatrixRequest& request, DType dtype);
   const std::vector<float>& add_vector(const VectorRequest& request);
 
+  // Bytes of the source that load() will read.
+  Result<int64_t> bytes_to_read(const WeightSource& source) const;
+
   // Reads and packs everything that was added, on the stream's pool. Called once. The first error
   // in the order of adding.
   Status load(Stream& stream, WeightSource& source);
