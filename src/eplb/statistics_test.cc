@@ -27,9 +27,14 @@ constexpr std::string_view kMeta = R"({"num_experts": 3, "num_experts_per_token"
 // A tensor; without a shape it is one row.
 template <typename T>
 struct Entry {
+  Entry(std::string name, std::vector<T> row)
+      : key(std::move(name)), values(std::move(row)), shape{std::ssize(values)} {}
+  Entry(std::string name, std::vector<T> elements, std::vector<int64_t> sizes)
+      : key(std::move(name)), values(std::move(elements)), shape(std::move(sizes)) {}
+
   std::string key;
   std::vector<T> values;
-  std::vector<int64_t> shape = {static_cast<int64_t>(values.size())};
+  std::vector<int64_t> shape;
 };
 
 template <typename T>
