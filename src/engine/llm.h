@@ -44,7 +44,7 @@ struct LlmOptions {
   DType dtype = DType::kBF16;  // of linear weights and KV cache: kBF16 or kF32
   ThreadPool* pool = nullptr;  // shared by the ranks of a process; outlives the Llm
   // Before weights are read, with the bytes that this rank reads in all; then after each read.
-  std::function<void(int64_t bytes)> on_read_planned;
+  std::function<void(int64_t bytes)> on_read_planned = {};
   models::ReadProgress on_read;
   std::function<void(const IterationInfo&)> on_iteration;  // on leaders
 };

@@ -82,7 +82,7 @@ struct ModelOptions {
   dist::Groups* groups = nullptr;  // outlives the model
   WeightSource* source = nullptr;
   // Called before the first read with the bytes that this rank will read in all.
-  std::function<void(int64_t bytes)> on_read_planned;
+  std::function<void(int64_t bytes)> on_read_planned = {};
   DType weight_dtype = DType::kBF16;  // kF32 or kBF16, of linear weights; norms and router are fp32
   DType kv_dtype = DType::kBF16;      // kF32 or kBF16
   // kF32, or kBF16 to round rotary frequencies as a PyTorch module's .to(bfloat16) leaves them.
