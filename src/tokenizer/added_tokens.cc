@@ -84,13 +84,14 @@ const AddedToken* AddedTokenMatcher::longest_at(std::string_view text, size_t po
   auto end = tokens_.end();
   const AddedToken* longest = nullptr;
   for (size_t depth = 0; begin != end && position + depth < text.size(); ++depth) {
-    const auto byte_at = [depth](const AddedToken& token) {
+    const auto byte_of = [depth](const AddedToken& token) {
       return static_cast<unsigned char>(token.content[depth]);
     };
     const auto byte = static_cast<unsigned char>(text[position + depth]);
-    const auto range = std::ranges::equal_range(begin, end, byte, {}, byte_at);
-    begin = range.begin();
-    end = range.end();
+    begin = std::partition_point(begin, end,
+                                 [&](const AddedToken& token) { return byte_of(token) < byte; });
+    end = std::partition_point(begin, end,
+                               [&](const AddedToken& token) { return byte_of(token) == byte; });
     if (begin != end && begin->content.size() == depth + 1) longest = &*begin++;
   }
   return longest;
