@@ -4,8 +4,9 @@
 // usage: mpi_ranks passing|NAME [busy] [pieces]
 // Prints "N ranks: ok", or the failure, on the process that holds rank 0; exits as wideep does.
 #include <fmt/format.h>
-#include <signal.h>
 
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <string>
 #include <thread>
@@ -15,8 +16,6 @@
 
 namespace wideep::dist {
 namespace {
-
-using std::chrono_literals::operator""s;
 
 Status run_passing(Communicator& world) {
   for (const RankCase& rank_case : passing_cases()) {
@@ -35,7 +34,7 @@ Status die(Communicator& world) {
 
 // Rank 0 hears of nothing, because it never waits; the last rank fails.
 Status fail_while_one_hangs(Communicator& world) {
-  if (world.rank() == 0) std::this_thread::sleep_for(600s);
+  if (world.rank() == 0) std::this_thread::sleep_for(std::chrono::seconds(600));
   if (world.rank() == world.size() - 1) return Status::io(kFailureMessage);
   return world.barrier();
 }

@@ -34,7 +34,7 @@ Result<std::vector<std::string>> json_texts(std::string_view file, const std::st
   std::vector<std::string> texts;
   if (json.is_object()) {
     for (const auto& [key, list] : json.items()) {
-      RETURN_IF_ERROR(add_strings(list, name + ": " + key, texts));
+      RETURN_IF_ERROR(add_strings(list, fmt::format("{}: {}", name, key), texts));
     }
   } else {
     RETURN_IF_ERROR(add_strings(json, name, texts));

@@ -243,7 +243,8 @@ Result<Value> map(const Value& value, const Arguments& arguments, Budget& budget
     if (!bound[0]) return Status::invalid_input("takes a filter or an attribute");
     for (const Value& element : elements) {
       ASSIGN_OR_RETURN(Value member, attribute_of(element, *bound[0], budget));
-      mapped.push_back(member.is_undefined() && bound[1] ? *bound[1] : std::move(member));
+      if (member.is_undefined() && bound[1]) member = *bound[1];
+      mapped.push_back(std::move(member));
     }
     return Value::list(std::move(mapped));
   }

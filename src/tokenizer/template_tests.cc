@@ -26,7 +26,7 @@ Result<bool> divides(const Value& value, const Value& divisor) {
 template <int kFirst, int kSecond>
 Result<bool> ordered(const Value& a, const Args& b, Budget& budget) {
   ASSIGN_OR_RETURN(const int order, compare_order(a, b[0], budget));
-  return order == kFirst || order == kSecond;
+  return order == kFirst || order == kSecond;  // NOLINT(misc-redundant-expression): may be equal
 }
 
 Result<bool> equal(const Value& a, const Args& b, Budget& budget) {

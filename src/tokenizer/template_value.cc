@@ -266,14 +266,14 @@ Result<Value> Value::map(ValueMap items) {
   ValueMap unique;
   int depth = 0;
   unique.reserve(items.size());
-  for (auto& [key, value] : items) {
-    RETURN_IF_ERROR(check_item(value));
-    depth = std::max(depth, value.depth());
-    const auto [place, added] = places.emplace(key, unique.size());
+  for (auto& item : items) {
+    RETURN_IF_ERROR(check_item(item.second));
+    depth = std::max(depth, item.second.depth());
+    const auto [place, added] = places.emplace(item.first, unique.size());
     if (added) {
-      unique.emplace_back(key, std::move(value));
+      unique.emplace_back(item.first, std::move(item.second));
     } else {
-      unique[place->second].second = std::move(value);
+      unique[place->second].second = std::move(item.second);
     }
   }
   RETURN_IF_ERROR(check_depth(depth + 1));
