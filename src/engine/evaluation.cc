@@ -241,7 +241,8 @@ class Evaluator : public models::RoutingObserver {
     std::vector<int64_t> sizes(static_cast<size_t>(all.size()));
     RETURN_IF_ERROR(all.all_gather(std::as_bytes(std::span(&size, 1)),
                                    std::as_writable_bytes(std::span(sizes))));
-    std::string texts(std::accumulate(sizes.begin(), sizes.end(), size_t{0}), ' ');
+    std::string texts(static_cast<size_t>(std::accumulate(sizes.begin(), sizes.end(), int64_t{0})),
+                      ' ');
     RETURN_IF_ERROR(all.all_gather_v(std::as_bytes(std::span(text)), sizes,
                                      std::as_writable_bytes(std::span(texts))));
     if (all.rank() != 0) return std::vector<Evaluation>();
