@@ -16,7 +16,7 @@ struct Engine {
   RequestQueue& queue;
   size_t most_in_flight = 0;
 
-  void serve(int num_tokens, Status status = {}) {
+  void serve(int num_tokens, const Status& status = {}) {
     std::deque<RequestQueue::Submission> waiting;
     while (true) {
       RequestQueue::News news = queue.take(/*wait=*/false);

@@ -20,7 +20,6 @@
 namespace wideep::cli {
 namespace {
 
-using engine::FinishReason;
 using engine::GenerationEvent;
 using engine::GenerationRequest;
 

@@ -136,7 +136,8 @@ void KvCache::register_blocks(std::span<const int> tokens, int num_computed, Pag
 }
 
 void KvCache::release(PageTable& table) {
-  for (auto id = table.pages.rbegin(); id != table.pages.rend(); ++id) give_back(*id);
+  // From the end, so that it is evicted before what it builds on.
+  std::for_each(table.pages.rbegin(), table.pages.rend(), [this](int id) { give_back(id); });
   table = {};
 }
 

@@ -67,6 +67,17 @@ Status check_engine_can(const EngineConfig& config) {
     refuse("cache_transceiver_config", "a map",
            "the engine does not move KV caches between servers");
   }
+  if (config.moe.load_balancer) {
+    refuse("moe_config.load_balancer", "a balancer", "the engine keeps each expert in one place");
+  } else if (config.moe.backend == MoeBackend::kWideEp) {
+    refuse("moe_config.backend", to_string(config.moe.backend), "the engine runs CUTLASS");
+  }
+  if (config.parallel.enable_lm_head_tp_in_adp) {
+    refuse("enable_lm_head_tp_in_adp", "true", "attention-DP ranks each have the whole head");
+  }
+  if (config.cp && config.cp->cp_type == CpType::kRing) {
+    refuse("cp_config.cp_type", "ring", "the engine gathers");
+  }
   if (config.attention_dp.enable_balance) {
     refuse("attention_dp_config.enable_balance", "true",
            "the engine starts prompts as soon as they fit");

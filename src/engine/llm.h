@@ -45,8 +45,8 @@ struct LlmOptions {
   ThreadPool* pool = nullptr;  // shared by the ranks of a process; outlives the Llm
   // Before weights are read, with the bytes that this rank reads in all; then after each read.
   std::function<void(int64_t bytes)> on_read_planned = {};
-  models::ReadProgress on_read;
-  std::function<void(const IterationInfo&)> on_iteration;  // on leaders
+  models::ReadProgress on_read = {};
+  std::function<void(const IterationInfo&)> on_iteration = {};  // on leaders
 };
 
 class Llm {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 
 #include "base/file_testing.h"
@@ -138,6 +139,29 @@ TEST(Llm, PreemptionLeavesTokensAsTheyAre) {
   EXPECT_GT(stats.preemptions, 0);
 }
 
+TEST(Llm, ReadsWhatItSaysItWill) {
+  ThreadPool pool(2);
+  std::atomic<int64_t> planned = 0;
+  std::atomic<int64_t> read = 0;
+  const ModelConfig model = read_model_config(kModel).value();
+  const EngineConfig engine = parse_engine_config("", "none", {.tp = 2, .ep = 2}, &model).value();
+  dist::World world = dist::World::local(2).value();
+  const Status status = world.run([&](dist::Communicator& communicator) {
+    return Llm::create({.folder = kModel,
+                        .model = model,
+                        .engine = engine,
+                        .dtype = DType::kBF16,
+                        .pool = &pool,
+                        .on_read_planned = [&](int64_t bytes) { planned += bytes; },
+                        .on_read = [&](int64_t bytes) { read += bytes; }},
+                       communicator)
+        .status();
+  });
+  EXPECT_EQ(status.message(), "");
+  EXPECT_GT(planned, 30'000'000);
+  EXPECT_EQ(read, planned);
+}
+
 TEST(Llm, StreamsTheTextOfItsTokens) {
   const Status status = run_world({}, [&](Llm& llm, dist::Communicator&) -> Status {
     GenerationRequest request;
@@ -207,13 +231,19 @@ TEST(CheckEngineCan, NamesEveryKeyThatCannotAct) {
   EXPECT_TRUE(check_engine_can(config).is_ok());
   config.kv_cache.dtype = KvCacheType::kFp8;
   config.speculative.emplace();
+  config.moe.backend = MoeBackend::kWideEp;
+  config.parallel.enable_lm_head_tp_in_adp = true;
+  config.cp.emplace().cp_type = CpType::kRing;
   config.attention_dp.enable_balance = true;
   config.cache_transceiver.emplace().backend = CacheTransceiverBackend::kMpi;
   const std::string error = error_of(check_engine_can(config));
-  for (const char* key : {"kv_cache_config.dtype", "speculative_config",
+  for (const char* key : {"kv_cache_config.dtype", "speculative_config", "moe_config.backend",
+                          "cp_config.cp_type", "enable_lm_head_tp_in_adp",
                           "attention_dp_config.enable_balance", "cache_transceiver_config"}) {
     EXPECT_THAT(error, HasSubstr(key));
   }
+  config.moe.load_balancer.emplace();
+  EXPECT_THAT(error_of(check_engine_can(config)), HasSubstr("moe_config.load_balancer"));
 }
 
 }  // namespace

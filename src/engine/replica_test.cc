@@ -16,9 +16,7 @@
 namespace wideep::engine {
 namespace {
 
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 constexpr int kVocab = 40;
 
@@ -82,7 +80,8 @@ struct Answer {
   bool operator==(const Answer&) const = default;
 };
 
-void PrintTo(const Answer& answer, std::ostream* out) {
+// GoogleTest calls it by this name.
+void PrintTo(const Answer& answer, std::ostream* out) {  // NOLINT
   *out << ::testing::PrintToString(answer.tokens) << " " << to_string(answer.finish) << " "
        << answer.error;
 }

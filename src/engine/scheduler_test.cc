@@ -80,7 +80,7 @@ class Simulation {
 
  private:
   uint64_t& entry(int page, int place) {
-    return memory_[static_cast<size_t>(page * options_.kv_cache.page_tokens + place)];
+    return memory_[static_cast<size_t>(page) * options_.kv_cache.page_tokens + place];
   }
 
   void check(const Iteration& iteration) {
@@ -245,7 +245,7 @@ TEST(Scheduler, AnyLoadOnAnyPoolGivesTheTokensOfOneAtATime) {
   for (uint64_t seed = 0; seed < 400; ++seed) {
     Random random(seed, {0});
     const auto between = [&](int low, int high) {
-      return low + static_cast<int>(random.below(static_cast<uint64_t>(high - low + 1)));
+      return low + static_cast<int>(random.below(uint64_t{1} + high - low));
     };
     SchedulerOptions options = options_of(between(1, 8), 0, between(3, 24), 1 << between(0, 3));
     options.max_num_tokens = options.max_batch_size + between(0, 24);
