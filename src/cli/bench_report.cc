@@ -1,6 +1,7 @@
 #include "cli/bench_report.h"
 
 #include <fmt/format.h>
+#include <sys/utsname.h>
 
 #include <algorithm>
 #include <cmath>
@@ -56,6 +57,11 @@ std::string command_line() {
   if (line.ends_with('\0')) line.pop_back();
   std::ranges::replace(line, '\0', ' ');
   return line;
+}
+
+std::string kernel_release() {
+  utsname names{};
+  return uname(&names) == 0 ? fmt::format("{} {}", names.sysname, names.release) : "unknown";
 }
 
 }  // namespace
@@ -158,7 +164,7 @@ OrderedJson run_environment() {
        {{"cpu", system_value("/proc/cpuinfo", "model name")},
         {"threads", std::thread::hardware_concurrency()},
         {"memory", system_value("/proc/meminfo", "MemTotal")},
-        {"kernel", system_value("/proc/version", "Linux")}}},
+        {"kernel", kernel_release()}}},
       {"versions",
        {{"wideep", WIDEEP_VERSION}, {"build", WIDEEP_BUILD_TYPE}, {"compiler", WIDEEP_COMPILER}}}};
 }

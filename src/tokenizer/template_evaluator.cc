@@ -33,7 +33,7 @@ TemplateEvaluator::TemplateEvaluator(Variables variables, std::time_t now, int64
       {"namespace", Value::builtin(Value::Builtin::kNamespace)},
       {"dict", Value::builtin(Value::Builtin::kDict)},
   };
-  for (auto& [name, value] : variables) global_.variables[name] = std::move(value);
+  for (auto& variable : variables) global_.variables[variable.first] = std::move(variable.second);
 }
 
 Result<std::string> TemplateEvaluator::run(const Block& block) {
