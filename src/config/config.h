@@ -1,6 +1,7 @@
 // Front door of config/: what the user asks for and what the model is, checked once at start.
 //
-//   engine_config.h      the engine's arguments: YAML file + flags -> EngineConfig, every violation at
+//   engine_config.h      the engine's arguments: YAML file + flags -> EngineConfig, every violation
+//   at
 //                        once with its place; writes a resolved configuration and the key table
 //   balancer_config.h    the load balancer's section or file: slots and assignments
 //   model_config.h       a checkpoint's config.json -> ModelConfig
