@@ -34,6 +34,8 @@ class Communicator {
   virtual int size() const = 0;
   // The world's numbers of this group's ranks, [size].
   virtual std::span<const int> world_ranks() const = 0;
+  // Whether all ranks are threads of this process, so that one may read another's memory.
+  virtual bool shares_memory() const = 0;
 
   Status barrier();
 

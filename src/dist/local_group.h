@@ -94,6 +94,7 @@ class LocalCommunicator : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return group_->size(); }
   std::span<const int> world_ranks() const override { return group_->world_ranks(); }
+  bool shares_memory() const override { return true; }
 
  private:
   Status collective(const Call& call) override { return group_->collective(rank_, call); }

@@ -31,6 +31,7 @@ class MpiCommunicator : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(world_ranks_.size()); }
   std::span<const int> world_ranks() const override { return world_ranks_; }
+  bool shares_memory() const override { return size() == 1; }
 
   // Waits until all ranks have ended too; kAborted where one makes another call.
   Status end() { return collective({.op = Op::kEnd}); }
