@@ -57,9 +57,88 @@ TEST(BalancerConfig, WritesWhatTensorRtLlmReads) {
             "  60: [1, 0, 2, 0]\n"
             "num_slots: 4\n"
             "layer_updates_per_iter: 0\n");
-  EXPECT_EQ(balancer_config_yaml(
-                {.num_slots = 288, .layer_updates_per_iter = 2, .initial_global_assignments = {}}),
+  EXPECT_EQ(balancer_config_yaml({.num_slots = 288, .layer_updates_per_iter = 2}),
             "num_slots: 288\nlayer_updates_per_iter: 2\n");
+}
+
+TEST(BalancerConfig, KeysHaveTheDocumentedDefaults) {
+  const BalancerConfig config = parsed("num_slots: 288\n");
+  EXPECT_EQ(config.replica_choice, ReplicaChoice::kPerBatch);
+  EXPECT_EQ(config.combine, CombineMode::kReduced);
+  EXPECT_EQ(config.decay, 0.95);
+  EXPECT_EQ(config.max_transfers_per_iter, 8);
+  EXPECT_EQ(config.min_gain, 0.01);
+  EXPECT_EQ(config.weight_source, WeightSource::kPeer);
+  EXPECT_EQ(config.algorithm, Algorithm::kRecourse);
+}
+
+TEST(BalancerConfig, ReadsAndWritesEveryKey) {
+  const std::string text =
+      "num_slots: 288\n"
+      "layer_updates_per_iter: 2\n"
+      "replica_choice: quota\n"
+      "combine: exact\n"
+      "decay: 0.5\n"
+      "max_transfers_per_iter: 3\n"
+      "min_gain: 0.125\n"
+      "weight_source: host\n"
+      "algorithm: balanced\n";
+  const BalancerConfig config = parsed(text);
+  EXPECT_EQ(config.replica_choice, ReplicaChoice::kQuota);
+  EXPECT_EQ(config.combine, CombineMode::kExact);
+  EXPECT_EQ(config.decay, 0.5);
+  EXPECT_EQ(config.max_transfers_per_iter, 3);
+  EXPECT_EQ(config.min_gain, 0.125);
+  EXPECT_EQ(config.weight_source, WeightSource::kHost);
+  EXPECT_EQ(config.algorithm, Algorithm::kBalanced);
+  EXPECT_EQ(balancer_config_yaml(config), text);
+  EXPECT_EQ(parsed("replica_choice: Round_Robin").replica_choice, ReplicaChoice::kRoundRobin);
+}
+
+TEST(BalancerConfig, RefusesValuesOutOfRange) {
+  EXPECT_EQ(refusal("replica_choice: per_bach\n"
+                    "combine: sum\n"
+                    "decay: 1.01\n"
+                    "max_transfers_per_iter: 0\n"
+                    "min_gain: -0.1\n"
+                    "weight_source: 1\n"
+                    "algorithm: deepseek\n"),
+            "plan.yaml:1: replica_choice: per_bach: must be round_robin | quota | per_batch (did "
+            "you mean \"per_batch\"?)\n"
+            "plan.yaml:2: combine: sum: must be reduced | exact\n"
+            "plan.yaml:3: decay: 1.01: must be a number 0 to 1\n"
+            "plan.yaml:4: max_transfers_per_iter: 0: must be an integer 1 to 32767\n"
+            "plan.yaml:5: min_gain: -0.1: must be a number 0 to 1024\n"
+            "plan.yaml:6: weight_source: 1: must be peer | host\n"
+            "plan.yaml:7: algorithm: deepseek: must be recourse | balanced: it plans from scratch, "
+            "use it with `wideep eplb generate --algorithm`");
+  EXPECT_THAT(refusal("decay: nan"), HasSubstr("must be a number 0 to 1"));
+  EXPECT_THAT(refusal("decay: \"0.5\""), HasSubstr("must be a number 0 to 1"));
+  EXPECT_THAT(refusal("min_gain: null"), HasSubstr("min_gain: null: must be a number"));
+}
+
+template <typename E>
+void expect_names_read_back(std::string_view (*name)(E), Result<E> (*parse)(std::string_view),
+                            int count) {
+  for (int i = 0; i < count; ++i) {
+    const E value = static_cast<E>(i);
+    const Result<E> again = parse(name(value));
+    ASSERT_TRUE(again.is_ok()) << name(value);
+    EXPECT_EQ(*again, value);
+  }
+  EXPECT_EQ(parse("").status().code(), StatusCode::kInvalidInput);
+}
+
+TEST(BalancerConfig, NamesAreReadBack) {
+  expect_names_read_back(replica_choice_name, parse_replica_choice, 3);
+  expect_names_read_back(combine_mode_name, parse_combine_mode, 2);
+  expect_names_read_back(weight_source_name, parse_weight_source, 2);
+  expect_names_read_back(algorithm_name, parse_algorithm, 5);
+  EXPECT_EQ(parse_replica_choice("Quota").value(), ReplicaChoice::kQuota);
+  EXPECT_EQ(parse_replica_choice("round-robin").status().message(),
+            "replica_choice round-robin: must be one of round_robin, quota, per_batch; did you "
+            "mean round_robin?");
+  EXPECT_THAT(parse_algorithm("recours").status().message(), HasSubstr("did you mean recourse?"));
 }
 
 TEST(BalancerConfig, RandomPlansReadBack) {

@@ -13,4 +13,7 @@ const Schema<BalancerConfig>& balancer_schema();
 // "initial_global_assignments.<layer>".
 BalancerConfig read_balancer_map(const ReadContext& context, const YamlNode& map);
 
+// A line for each key that balancer_config_yaml leaves out.
+std::string balancer_defaults_yaml(const BalancerConfig& config);
+
 }  // namespace wideep

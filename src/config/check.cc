@@ -138,12 +138,23 @@ class CrossCheck {
                  "cache_transceiver_config.kv_transfer_timeout_ms");
   }
 
+  // WideEP spreads whole experts over all ranks, each with tokens of its own.
   void check_backend() {
     if (!sure({"moe_config.backend"}) || config_.moe.backend != MoeBackend::kWideEp) return;
+    const ParallelConfig& sizes = config_.parallel;
+    const int tp = sizes.tensor_parallel_size;
+    const int ep = ep_size();
+    if (ep > 0 && ep != tp) {
+      refuse("moe_expert_parallel_size", ep,
+             fmt::format("must equal tensor_parallel_size {}: backend WideEP does not slice "
+                         "experts, moe_tensor_parallel_size must be 1",
+                         tp));
+    }
     // With a balancer, check_balancer says it.
-    if (ep_size() == 1 && !config_.moe.load_balancer && sure({kBalancer})) {
+    if (config_.moe.load_balancer || !sure({kBalancer, "enable_attention_dp"})) return;
+    if (ep > 0 && tp > 1 && !sizes.enable_attention_dp) {
       refuse("moe_config.backend", "WideEP",
-             "cannot act: moe_expert_parallel_size is 1, must be more");
+             "cannot act: enable_attention_dp is false, must be true");
     }
   }
 
@@ -229,6 +240,26 @@ class CrossCheck {
     if (!balancer.num_slots) return refuse(kBalancer, what, "must give num_slots");
     check_slots(*balancer.num_slots, ep);
     check_assignments(balancer);
+    if (balancer.layer_updates_per_iter == 0) check_offline(balancer);
+  }
+
+  // Keys of the online balancer, given by name or by a value.
+  void check_offline(const BalancerConfig& balancer) {
+    const BalancerConfig fallback;
+    const auto refuse_key = [&](const char* name, const auto& value, bool is_set) {
+      const std::string key = fmt::format("{}.{}", kBalancer, name);
+      if (!is_set && !given(key)) return;
+      refuse(key, fmt::format("{}", value),
+             "cannot act: layer_updates_per_iter is 0, the plan stays as it is");
+    };
+    refuse_key("decay", balancer.decay, balancer.decay != fallback.decay);
+    refuse_key("max_transfers_per_iter", balancer.max_transfers_per_iter,
+               balancer.max_transfers_per_iter != fallback.max_transfers_per_iter);
+    refuse_key("min_gain", balancer.min_gain, balancer.min_gain != fallback.min_gain);
+    refuse_key("weight_source", weight_source_name(balancer.weight_source),
+               balancer.weight_source != fallback.weight_source);
+    refuse_key("algorithm", algorithm_name(balancer.algorithm),
+               balancer.algorithm != fallback.algorithm);
   }
 
   void check_slots(int slots, int ep) {

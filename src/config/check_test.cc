@@ -25,8 +25,7 @@ EngineConfig wide_ep() {
   config.parallel.moe_expert_parallel_size = 36;
   config.parallel.enable_attention_dp = true;
   config.moe.backend = MoeBackend::kWideEp;
-  config.moe.load_balancer = BalancerConfig{
-      .num_slots = 288, .layer_updates_per_iter = 2, .initial_global_assignments = {}};
+  config.moe.load_balancer = BalancerConfig{.num_slots = 288, .layer_updates_per_iter = 2};
   return config;
 }
 
@@ -78,6 +77,54 @@ TEST_F(CheckR1, ABalancerThatCannotActIsAnError) {
       "must be true\n"
       "configuration: moe_config.load_balancer: map: cannot act: moe_config.backend is "
       "CUTLASS, must be WideEP");
+}
+
+TEST_F(CheckR1, WideEpSpreadsWholeExpertsOverAllRanks) {
+  EngineConfig config = wide_ep();
+  config.parallel.tensor_parallel_size = 32;
+  config.parallel.moe_expert_parallel_size = 16;
+  EXPECT_EQ(refusal(config, &model_),
+            "configuration: moe_expert_parallel_size: 16: must equal tensor_parallel_size 32: "
+            "backend WideEP does not slice experts, moe_tensor_parallel_size must be 1");
+  config.moe.load_balancer.reset();
+  config.parallel.moe_expert_parallel_size = 32;
+  config.parallel.enable_attention_dp = false;
+  EXPECT_EQ(refusal(config, &model_),
+            "configuration: moe_config.backend: WideEP: cannot act: enable_attention_dp is false, "
+            "must be true");
+  config.parallel.tensor_parallel_size = 1;
+  config.parallel.moe_expert_parallel_size = 1;
+  EXPECT_TRUE(check_engine_config(config, &model_).is_ok()) << "one rank has all tokens";
+}
+
+TEST_F(CheckR1, KeysOfTheOnlineBalancerNeedUpdates) {
+  EngineConfig config = wide_ep();
+  BalancerConfig& balancer = *config.moe.load_balancer;
+  balancer.decay = 0.5;
+  balancer.max_transfers_per_iter = 2;
+  balancer.min_gain = 0;
+  balancer.weight_source = WeightSource::kHost;
+  balancer.algorithm = Algorithm::kBalanced;
+  EXPECT_TRUE(check_engine_config(config, &model_).is_ok());
+  balancer.layer_updates_per_iter = 0;
+  balancer.replica_choice = ReplicaChoice::kRoundRobin;
+  balancer.combine = CombineMode::kExact;
+  const std::string rule = ": cannot act: layer_updates_per_iter is 0, the plan stays as it is";
+  const std::string key = "configuration: moe_config.load_balancer.";
+  EXPECT_EQ(refusal(config, &model_),
+            key + "decay: 0.5" + rule + "\n" + key + "max_transfers_per_iter: 2" + rule + "\n" +
+                key + "min_gain: 0" + rule + "\n" + key + "weight_source: host" + rule + "\n" +
+                key + "algorithm: balanced" + rule);
+}
+
+TEST(Check, AKeyThatCannotActIsRefusedWithItsDefaultToo) {
+  const Result<EngineConfig> config = parse_engine_config(
+      "tensor_parallel_size: 4\nmoe_expert_parallel_size: 4\nenable_attention_dp: true\n"
+      "moe_load_balancer:\n  num_slots: 8\n  decay: 0.95\n",
+      "e.yaml");
+  EXPECT_EQ(config.status().message(),
+            "e.yaml:6: moe_config.load_balancer.decay: 0.95: cannot act: layer_updates_per_iter is "
+            "0, the plan stays as it is");
 }
 
 TEST_F(CheckR1, SlotsFitRanksAndExperts) {
@@ -190,8 +237,11 @@ TEST(Check, SettingsThatCannotActAreErrors) {
   EXPECT_THAT(
       message([](EngineConfig& c) { c.cache_transceiver.emplace().kv_transfer_timeout_ms = 5; }),
       HasSubstr("cannot act: cache_transceiver_config.backend is null"));
-  EXPECT_THAT(message([](EngineConfig& c) { c.moe.backend = MoeBackend::kWideEp; }),
-              HasSubstr("moe_config.backend: WideEP: cannot act: moe_expert_parallel_size is 1"));
+  EXPECT_THAT(message([](EngineConfig& c) {
+                c.moe.backend = MoeBackend::kWideEp;
+                c.parallel.tensor_parallel_size = 8;
+              }),
+              HasSubstr("moe_expert_parallel_size: 1: must equal tensor_parallel_size 8"));
 }
 
 TEST(Check, BatchesAndBlocks) {

@@ -107,6 +107,10 @@ TEST_F(EngineConfigFiles, ResolvedConfigurationReadsBackAsItself) {
       "tensor_parallel_size: 4\nmoe_expert_parallel_size: 4\n",
       "enable_attention_dp: true\ntensor_parallel_size: 2\nmoe_expert_parallel_size: 2\n"
       "moe_config: {load_balancer: {num_slots: 4, initial_global_assignments: {3: [0, 1, 2, 0]}}}\n"
+      "enable_chunked_prefill: true\n",
+      "enable_attention_dp: true\ntensor_parallel_size: 2\nmoe_expert_parallel_size: 2\n"
+      "moe_config: {load_balancer: {num_slots: 4, layer_updates_per_iter: 3, decay: 0.75,\n"
+      "  weight_source: host, combine: exact}}\n"
       "speculative_config: {decoding_type: MTP, num_nextn_predict_layers: 3}\n",
       "tensor_parallel_size: 8\ncontext_parallel_size: 2\ncp_config: {cp_type: ring}\n"
       "kv_cache_config: {dtype: FP8, enable_block_reuse: false, max_tokens: 1000}\n"
@@ -125,6 +129,21 @@ TEST_F(EngineConfigFiles, ResolvedConfigurationReadsBackAsItself) {
     EXPECT_EQ(without_origins(again), without_origins(*config));
     EXPECT_EQ(again.moe.load_balancer.has_value(), config->moe.load_balancer.has_value());
   }
+}
+
+// Written out they would be refused when read back, because the plan is static.
+TEST(EngineConfig, ABalancersDefaultsAreComments) {
+  const EngineConfig config = parsed(
+      "tensor_parallel_size: 2\nmoe_expert_parallel_size: 2\nenable_attention_dp: true\n"
+      "moe_config: {load_balancer: {num_slots: 4, combine: exact}}\n");
+  EXPECT_THAT(engine_config_yaml(config),
+              HasSubstr("  load_balancer:\n"
+                        "    num_slots: 4\n"
+                        "    layer_updates_per_iter: 0\n"
+                        "    combine: exact\n"
+                        "    # default: initial_global_assignments: null\n"
+                        "    # default: replica_choice: per_batch\n"
+                        "    # default: decay: 0.95\n"));
 }
 
 TEST_F(EngineConfigFiles, LoadBalancerIsNullPathOrMap) {
@@ -146,7 +165,7 @@ TEST_F(EngineConfigFiles, LoadBalancerIsNullPathOrMap) {
 }
 
 TEST(EngineConfig, NamesAreCaseInsensitive) {
-  const EngineOverrides flags{.tp = 8, .ep = 8};
+  const EngineOverrides flags{.tp = 8, .ep = 8, .enable_attention_dp = true};
   for (const char* name : {"WideEP", "WIDEEP", "wideep"}) {
     EXPECT_EQ(parsed(fmt::format("moe_backend: {}", name), flags).moe.backend, MoeBackend::kWideEp);
   }

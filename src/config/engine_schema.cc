@@ -88,11 +88,14 @@ std::string write_load_balancer(const Engine& config) {
   if (!balancer) return "null";
   if (!config.moe.load_balancer_path.empty()) return yaml_string(config.moe.load_balancer_path);
   std::string text = "\n";
-  const std::string yaml = balancer_config_yaml(*balancer);
-  for (const std::string_view line :
-       split(std::string_view(yaml).substr(0, yaml.size() - 1), '\n')) {
-    fmt::format_to(std::back_inserter(text), "    {}\n", line);
-  }
+  const auto add_lines = [&](const char* indent, std::string_view lines) {
+    for (const std::string_view line : split(lines.substr(0, lines.size() - 1), '\n')) {
+      fmt::format_to(std::back_inserter(text), "{}{}\n", indent, line);
+    }
+  };
+  add_lines("    ", balancer_config_yaml(*balancer));
+  // The other keys as comments: given, those that cannot act in this configuration are refused.
+  add_lines("    # default: ", balancer_defaults_yaml(*balancer));
   return text;
 }
 
@@ -318,8 +321,9 @@ std::vector<RefusedKey> refused_keys() {
       {"kv_cache_config.max_attention_window", "the model's own windows are used: remove it"},
       {"kv_cache_config.event_buffer_max_size", "there are no KV cache events: remove it"},
   };
-  for (const char* name : {"num_slots", "layer_updates_per_iter", "initial_global_assignments"}) {
-    refused.push_back({name, "is a key of the load balancer: give it in moe_config.load_balancer"});
+  for (const Key<BalancerConfig>& key : balancer_schema().keys) {
+    refused.push_back(
+        {key.path, "is a key of the load balancer: give it in moe_config.load_balancer"});
   }
   for (const char* server : {"hostname", "port", "context_servers", "generation_servers"}) {
     refused.push_back({server, "is a key of the disaggregated server's file, not of an engine's"});

@@ -7,6 +7,7 @@ namespace wideep {
 inline constexpr int kMaxExperts = 1024;  // routed experts of a layer
 inline constexpr int kMaxSlots = 32767;   // slots of a layer over all EP ranks
 inline constexpr int kMaxTopK = 22;       // experts of a token
+inline constexpr int kMaxGroups = 64;     // groups of experts that the router chooses from
 inline constexpr int kMaxLayers = 1024;   // decoder layers, MTP included
 inline constexpr int kMaxRanks = 1024;    // of the world
 

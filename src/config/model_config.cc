@@ -145,8 +145,8 @@ void read_deepseek(const JsonFields& fields, ModelConfig& model) {
   if (fields.string("topk_method", "noaux_tc") != "noaux_tc") {
     fields.fail("topk_method", "must be noaux_tc");
   }
-  moe.n_group = fields.integer("n_group", 1, kMaxExperts, 1);
-  moe.topk_group = fields.integer("topk_group", 1, kMaxExperts, 1);
+  moe.n_group = fields.integer("n_group", 1, kMaxGroups, 1);
+  moe.topk_group = fields.integer("topk_group", 1, kMaxGroups, 1);
   if (moe.num_experts % moe.n_group != 0) {
     fields.fail("n_group", fmt::format("must divide the {} experts", moe.num_experts));
   } else if (moe.topk_group > moe.n_group) {

@@ -211,6 +211,7 @@ TEST(ModelConfig, ChecksSizesAgainstEachOther) {
     return refusal(changed(deepseek_r1_json(), key, value));
   };
   EXPECT_THAT(message("n_routed_experts", 1025), HasSubstr("integer 1 to 1024"));
+  EXPECT_THAT(message("n_group", 128), HasSubstr("n_group: 128: must be integer 1 to 64"));
   EXPECT_THAT(message("n_group", 7), HasSubstr("must divide the 256 experts"));
   EXPECT_THAT(message("topk_group", 9), HasSubstr("must be at most n_group 8"));
   EXPECT_THAT(message("first_k_dense_replace", 61), HasSubstr("no layer of the model is an MoE"));

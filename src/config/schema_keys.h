@@ -103,6 +103,23 @@ Key<T> fraction_key(const std::string& path, Access access, const std::string& d
       yaml_double, doc);
 }
 
+struct NumberRange {
+  double min;
+  double max;
+};
+
+template <typename T, typename Access>
+Key<T> number_key(const std::string& path, Access access, NumberRange range,
+                  const std::string& doc) {
+  return value_key<T>(
+      path, access, fmt::format("number {} to {}", range.min, range.max),
+      [range](const YamlNode& node) {
+        std::optional<double> value = scalar_double(node);
+        return value && *value >= range.min && *value <= range.max ? value : std::nullopt;
+      },
+      yaml_double, doc);
+}
+
 // A list of integers in the range; null is the empty list.
 template <typename T, typename Access>
 Key<T> list_key(const std::string& path, Access access, IntRange range, const std::string& doc) {

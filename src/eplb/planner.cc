@@ -3,11 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 
 #include "base/parallel.h"
-#include "base/text.h"
 #include "eplb/anneal.h"
 #include "eplb/balance.h"
 #include "eplb/baseline.h"
@@ -20,8 +18,6 @@
 namespace wideep::eplb {
 namespace {
 
-constexpr std::array<std::string_view, 5> kAlgorithmNames = {"recourse", "balanced", "tensorrt_llm",
-                                                             "deepseek", "cooccurrence"};
 // Tokens that the loads of several scenarios are scaled to before they are added.
 constexpr double kScenarioTokens = 1e9;
 
@@ -289,20 +285,6 @@ LayerPlanReport report_layer(int layer, const LayerInput& input, std::span<const
 }
 
 }  // namespace
-
-Result<Algorithm> parse_algorithm(std::string_view name) {
-  for (size_t i = 0; i < kAlgorithmNames.size(); ++i) {
-    if (to_lower(name) == kAlgorithmNames[i]) return static_cast<Algorithm>(i);
-  }
-  const std::string near = nearest_word(name, kAlgorithmNames);
-  return Status::invalid_input(fmt::format("algorithm {}: not one of {}{}", name,
-                                           fmt::join(kAlgorithmNames, ", "),
-                                           near.empty() ? "" : "; did you mean " + near + "?"));
-}
-
-std::string_view algorithm_name(Algorithm algorithm) {
-  return kAlgorithmNames[static_cast<size_t>(algorithm)];
-}
 
 Result<PlanResult> make_plan(const Workload& workload, const PlanOptions& options,
                              const std::vector<Workload>& scenarios, const Plan* previous) {

@@ -5,28 +5,19 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/status.h"
+#include "config/balancer_config.h"
 #include "eplb/statistics.h"
 #include "eplb/types.h"
 
 namespace wideep::eplb {
 
-enum class Algorithm {
-  kRecourse,      // balanced, and replicas placed so that every batch can be balanced (default)
-  kBalanced,      // balanced for the even split only
-  kTensorRtLlm,   // baseline: TensorRT-LLM's published greedy
-  kDeepSeek,      // baseline: DeepSeek's EPLB, hierarchical where nodes divide groups
-  kCooccurrence,  // TensorRT-LLM's co-occurrence variant: fewer destination ranks a token
-};
-
-// The names of --algorithm: recourse, balanced, tensorrt_llm, deepseek, cooccurrence. kInvalidInput
-// names the nearest.
-Result<Algorithm> parse_algorithm(std::string_view name);
-std::string_view algorithm_name(Algorithm algorithm);
+using wideep::Algorithm;
+using wideep::algorithm_name;
+using wideep::parse_algorithm;
 
 struct PlanOptions {
   Algorithm algorithm = Algorithm::kRecourse;

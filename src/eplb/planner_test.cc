@@ -281,14 +281,6 @@ TEST(Planner, RefusesScenariosAndPlansOfAnotherModel) {
   EXPECT_THAT(make_plan(load, options, {}, &previous).status().message(), HasSubstr("no layer 3"));
 }
 
-TEST(Algorithms, NamesRoundTripAndTyposAreNamed) {
-  for (const auto algorithm : {Algorithm::kRecourse, Algorithm::kBalanced, Algorithm::kTensorRtLlm,
-                               Algorithm::kDeepSeek, Algorithm::kCooccurrence}) {
-    EXPECT_EQ(*parse_algorithm(algorithm_name(algorithm)), algorithm);
-  }
-  EXPECT_THAT(parse_algorithm("recours").status().message(), HasSubstr("did you mean recourse?"));
-}
-
 // The figures that the planner is built for, on real DeepSeek-V3 loads where they are at hand.
 TEST(Planner, BeatsTheTargetsOnRealLoads) {
   const std::string folder = WIDEEP_SOURCE_DIR "/../shared/data/expert_load/deepseek_v3/";

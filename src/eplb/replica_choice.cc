@@ -1,18 +1,10 @@
 #include "eplb/replica_choice.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <array>
 #include <numeric>
-#include <string>
-
-#include "base/text.h"
 
 namespace wideep::eplb {
 namespace {
-
-constexpr std::array<std::string_view, 3> kChoiceNames = {"round_robin", "quota", "per_batch"};
 
 // Wide enough for any two int64 factors.
 int64_t multiply_divide(int64_t a, int64_t b, int64_t divisor) {
@@ -20,21 +12,6 @@ int64_t multiply_divide(int64_t a, int64_t b, int64_t divisor) {
 }
 
 }  // namespace
-
-Result<ReplicaChoice> parse_replica_choice(std::string_view name) {
-  const auto found = std::find(kChoiceNames.begin(), kChoiceNames.end(), name);
-  if (found != kChoiceNames.end()) {
-    return static_cast<ReplicaChoice>(found - kChoiceNames.begin());
-  }
-  const std::string nearest = nearest_word(name, kChoiceNames);
-  return Status::invalid_input(
-      fmt::format("--replica_choice {}: must be one of {}{}", name, fmt::join(kChoiceNames, ", "),
-                  nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest)));
-}
-
-std::string_view replica_choice_name(ReplicaChoice choice) {
-  return kChoiceNames[static_cast<size_t>(choice)];
-}
 
 ReplicaTable make_replica_table(const Shape& shape, std::span<const int> slots) {
   CHECK_EQ(static_cast<int>(slots.size()), shape.num_slots);

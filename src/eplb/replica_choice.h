@@ -13,20 +13,17 @@
 
 #include <cstdint>
 #include <span>
-#include <string_view>
 #include <vector>
 
-#include "base/status.h"
+#include "config/balancer_config.h"
 #include "eplb/split.h"
 #include "eplb/types.h"
 
 namespace wideep::eplb {
 
-enum class ReplicaChoice { kRoundRobin, kQuota, kPerBatch };
-
-// Accepts the names of --replica_choice; kInvalidInput names the nearest.
-Result<ReplicaChoice> parse_replica_choice(std::string_view name);
-std::string_view replica_choice_name(ReplicaChoice choice);
+using wideep::parse_replica_choice;
+using wideep::replica_choice_name;
+using wideep::ReplicaChoice;
 
 // The replicas of each expert.
 struct ReplicaTable {

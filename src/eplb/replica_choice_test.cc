@@ -46,16 +46,6 @@ std::vector<int64_t> tokens_of_experts(const Case& c, std::span<const int64_t> t
   return tokens;
 }
 
-TEST(ReplicaChoiceTest, NamesAreReadBack) {
-  for (const auto choice :
-       {ReplicaChoice::kRoundRobin, ReplicaChoice::kQuota, ReplicaChoice::kPerBatch}) {
-    EXPECT_EQ(parse_replica_choice(replica_choice_name(choice)).value(), choice);
-  }
-  const auto wrong = parse_replica_choice("round-robin");
-  EXPECT_EQ(wrong.status().code(), StatusCode::kInvalidInput);
-  EXPECT_THAT(wrong.status().message(), HasSubstr("did you mean round_robin?"));
-}
-
 TEST(ReplicaChoiceTest, TableGroupsSlotsByExpert) {
   const Shape shape{.num_experts = 3, .num_slots = 6, .num_ranks = 2};
   const ReplicaTable table = make_replica_table(shape, std::vector<int>{2, 0, 2, 1, 2, 0});

@@ -1,9 +1,12 @@
 #include "moe/router.h"
 
+#include "config/limits.h"
 #include "kernels/router.h"
 
 namespace wideep::moe {
 namespace {
+
+static_assert(kMaxGroups <= kernels::kMaxRouterGroups, "what a configuration may ask for");
 
 kernels::RouterScoring scoring_op(Scoring scoring) {
   switch (scoring) {
