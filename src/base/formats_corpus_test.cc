@@ -20,5 +20,9 @@ TEST(Corpus, Json) {
   EXPECT_GT(replay_corpus(std::string(kCorpus) + "json", check_json), 0);
 }
 
+TEST(Corpus, Metrics) {
+  EXPECT_GT(replay_corpus(std::string(kCorpus) + "metrics", check_metrics), 0);
+}
+
 }  // namespace
 }  // namespace wideep

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/metrics_text.h"
 #include "base/npy.h"
 #include "base/safetensors.h"
 
@@ -62,6 +63,18 @@ inline void check_json(std::string_view input) {
   }
   const Result<Json> again = parse_json(parsed->dump(), "dump");
   CHECK(again.is_ok() && *again == *parsed);
+}
+
+// What was read can be written and read again: the same text.
+inline void check_metrics(std::string_view input) {
+  const Result<std::vector<MetricFamily>> parsed = parse_metrics(input, "input");
+  if (!parsed.is_ok()) {
+    CHECK(parsed.status().message().starts_with("input:"));
+    return;
+  }
+  const std::string text = metrics_text(*parsed);
+  const Result<std::vector<MetricFamily>> again = parse_metrics(text, "text");
+  CHECK(again.is_ok() && metrics_text(*again) == text);
 }
 
 // Calls check with the contents of every file of a corpus; returns how many there were.
