@@ -5,6 +5,8 @@
 #include <memory>
 #include <numeric>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/file.h"
 #include "cli/commands.h"
@@ -17,7 +19,7 @@ namespace {
 
 struct PrepareFlags {
   EngineFlags engine;
-  std::string texts;
+  std::vector<std::string> texts;  // files
   std::string output;
   engine::DatasetPlan plan;
 };
@@ -31,10 +33,18 @@ Result<std::vector<engine::DatasetEntry>> make_entries(const PrepareFlags& flags
     if (plan.input.mean == 0) plan.input.mean = 128;
     return engine::random_dataset(plan);
   }
-  ASSIGN_OR_RETURN(const std::string file, read_file(flags.texts));
-  ASSIGN_OR_RETURN(const std::vector<std::string> texts, engine::parse_texts(file, flags.texts));
+  if (plan.random_start && plan.input.mean == 0) {
+    return Status::invalid_input(
+        "--random_start: needs --input_mean: a piece of a text has a length");
+  }
+  std::vector<engine::TextList> lists;
+  for (const std::string& path : flags.texts) {
+    ASSIGN_OR_RETURN(const std::string file, read_file(path));
+    ASSIGN_OR_RETURN(std::vector<std::string> texts, engine::parse_texts(file, path));
+    lists.push_back({path, std::move(texts)});
+  }
   ASSIGN_OR_RETURN(const tokenizer::Tokenizer tokenizer, tokenizer::Tokenizer::load(folder));
-  return engine::text_dataset(plan, texts, tokenizer);
+  return engine::text_dataset(plan, lists, tokenizer);
 }
 
 Status run(const PrepareFlags& flags) {
@@ -65,9 +75,19 @@ void add_bench_prepare(CLI::App& bench) {
   CLI::App* command =
       bench.add_subcommand("prepare-dataset", "Make a dataset: random prompts, or cut from texts");
   add_model_flags(*command, flags->engine);
-  command->add_option("--texts", flags->texts,
-                      "JSON list of texts, JSON object of such lists, or one text a line; default: "
-                      "random tokens");
+  CLI::Option* texts = command->add_option(
+      "--texts", flags->texts,
+      "JSON list of texts, JSON object of such lists, or one text a line; may be "
+      "repeated, each file for the same share of the requests, in this order; "
+      "default: random tokens");
+  command
+      ->add_flag("--mix", flags->plan.mix,
+                 "Requests take several --texts in turn, not one file after the other")
+      ->needs(texts);
+  command
+      ->add_flag("--random_start", flags->plan.random_start,
+                 "A prompt begins anywhere in its text: one that is used again gives another")
+      ->needs(texts);
   command->add_option("--output", flags->output, "File; default: standard output");
   command->add_option("--num_requests", flags->plan.num_requests, "Requests")
       ->capture_default_str()

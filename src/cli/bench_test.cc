@@ -8,6 +8,7 @@
 
 #include "base/file_testing.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "cli/cli_testing.h"
 #include "cli/commands.h"
 
@@ -103,6 +104,41 @@ TEST(Bench, BadInputLeavesWithTwo) {
   expect(bench("throughput", {"--dataset", far}), "task_id 7: prompt token 0 is 9000");
   expect(bench("throughput", {"--backend", "tensorrt"}), "pytorch");
   expect(bench("latency", {"--num_requests", "0"}), "num_requests");
+}
+
+TEST(PrepareDataset, PutsDomainsOneAfterTheOther) {
+  const TemporaryFolder folder;
+  const std::string german = folder.write("german.json", R"(["Wo ist der Bahnhof?"])");
+  const std::string python = folder.write("python.json", R"(["def f(x):\n  return x"])");
+  const std::string output = folder / "d.jsonl";
+  const CommandResult result =
+      bench("prepare-dataset", {"--texts", german, "--texts", python, "--num_requests", "3",
+                                "--output_mean", "2", "--output", output});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("3 requests: "));
+  EXPECT_THAT(result.err, HasSubstr("and 6 output tokens, in " + output));
+  const std::string dataset = contents_of(output);
+  std::vector<Json> prompts;
+  for (const std::string_view line : split(dataset, '\n')) {
+    if (!line.empty()) prompts.push_back(parse_json(line, output).value()["input_ids"]);
+  }
+  ASSERT_EQ(prompts.size(), 3U);
+  EXPECT_EQ(prompts[0], prompts[1]);
+  EXPECT_NE(prompts[1], prompts[2]);
+}
+
+TEST(PrepareDataset, RefusesWhatCannotAct) {
+  const TemporaryFolder folder;
+  const std::string texts = folder.write("t.json", R"(["a b c"])");
+  CommandResult result = bench("prepare-dataset", {"--texts", texts, "--random_start"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("--random_start: needs --input_mean"));
+  result = bench("prepare-dataset", {"--mix"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("--texts"));
+  result = bench("prepare-dataset", {"--texts", folder / "none.json"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("none.json: cannot open"));
 }
 
 }  // namespace

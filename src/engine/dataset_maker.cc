@@ -42,6 +42,59 @@ Result<std::vector<std::string>> json_texts(std::string_view file, const std::st
   return texts;
 }
 
+struct EncodedText {
+  std::vector<int> ids;
+  size_t num_special = 0;  // ids before the text's own
+};
+
+// The texts of a list one after the other, from the first again after the last.
+class TextSource {
+ public:
+  TextSource(const TextList& list, const tokenizer::Tokenizer& tokenizer)
+      : list_(list), tokenizer_(tokenizer) {
+    CHECK(!list.texts.empty());
+  }
+
+  Result<const EncodedText*> next() {
+    const size_t text = next_++ % list_.texts.size();
+    if (text == encoded_.size()) {
+      ASSIGN_OR_RETURN(EncodedText encoded, encode(text));
+      encoded_.push_back(std::move(encoded));
+    }
+    return &encoded_[text];
+  }
+
+ private:
+  Result<EncodedText> encode(size_t text) const {
+    const std::string place = fmt::format("{}: text {}: ", list_.name, text);
+    Result<std::vector<int>> ids = tokenizer_.encode(list_.texts[text]);
+    if (!ids.is_ok()) return ids.status().prefixed(place);
+    if (ids->empty()) return Status::invalid_input(place + "is empty");
+    const auto own = tokenizer_.encode(list_.texts[text], {.add_special_tokens = false});
+    const size_t num_special = ids->size() - own->size();
+    return EncodedText{std::move(ids).value(), num_special};
+  }
+
+  const TextList& list_;
+  const tokenizer::Tokenizer& tokenizer_;
+  std::vector<EncodedText> encoded_;  // of the texts that were taken
+  size_t next_ = 0;
+};
+
+// The ids of a prompt, in special tokens and then a piece of the text.
+std::vector<int> cut_prompt(const DatasetPlan& plan, const EncodedText& text, Random& random) {
+  std::vector<int> ids = text.ids;
+  const auto length = static_cast<size_t>(draw_length(plan.input, random));
+  if (plan.input.mean == 0 || length >= ids.size()) return ids;
+  if (plan.random_start) {
+    const uint64_t skipped = random.below(ids.size() - std::max(length, text.num_special) + 1);
+    const auto begin = ids.begin() + static_cast<std::ptrdiff_t>(text.num_special);
+    ids.erase(begin, begin + static_cast<std::ptrdiff_t>(skipped));
+  }
+  ids.resize(length);
+  return ids;
+}
+
 }  // namespace
 
 std::vector<DatasetEntry> random_dataset(const DatasetPlan& plan) {
@@ -60,23 +113,20 @@ std::vector<DatasetEntry> random_dataset(const DatasetPlan& plan) {
 }
 
 Result<std::vector<DatasetEntry>> text_dataset(const DatasetPlan& plan,
-                                               std::span<const std::string> texts,
+                                               std::span<const TextList> lists,
                                                const tokenizer::Tokenizer& tokenizer) {
-  CHECK(!texts.empty());
+  CHECK(!lists.empty() && (!plan.random_start || plan.input.mean > 0));
+  std::vector<TextSource> sources;
+  for (const TextList& list : lists) sources.emplace_back(list, tokenizer);
   std::vector<DatasetEntry> entries;
   for (int i = 0; i < plan.num_requests; ++i) {
-    const size_t text = static_cast<size_t>(i) % texts.size();
+    const int64_t num_lists = std::ssize(lists);
+    const int64_t list = plan.mix ? i % num_lists : i * num_lists / plan.num_requests;
+    ASSIGN_OR_RETURN(const EncodedText* const text, sources[static_cast<size_t>(list)].next());
     Random random(plan.seed, {static_cast<uint64_t>(i)});
     DatasetEntry entry;
     entry.task_id = i;
-    Result<std::vector<int>> ids = tokenizer.encode(texts[text], {});
-    if (!ids.is_ok() || ids->empty()) {
-      return Status::invalid_input(
-          fmt::format("text {}: {}", text, ids.is_ok() ? "is empty" : ids.status().message()));
-    }
-    entry.input_ids = std::move(ids).value();
-    const auto length = static_cast<size_t>(draw_length(plan.input, random));
-    if (plan.input.mean > 0 && length < entry.input_ids.size()) entry.input_ids.resize(length);
+    entry.input_ids = cut_prompt(plan, *text, random);
     entry.output_tokens = draw_length(plan.output, random);
     entries.push_back(std::move(entry));
   }

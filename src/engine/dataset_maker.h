@@ -26,16 +26,28 @@ struct DatasetPlan {
   LengthDistribution output;
   int vocab_size = 0;  // of random prompts
   uint64_t seed = 0;
+  // Of prompts from texts: a prompt begins anywhere in its text, so that a text that is used again
+  // gives another prompt (which a KV cache does not know). Needs an input mean.
+  bool random_start = false;
+  // Of several lists of texts: the requests take them in turn, else one list after the other.
+  bool mix = false;
+};
+
+// Texts that belong together: of one language, one customer.
+struct TextList {
+  std::string name;  // opens the messages
+  std::vector<std::string> texts;
 };
 
 // Request i depends on the plan's numbers and i alone.
 std::vector<DatasetEntry> random_dataset(const DatasetPlan& plan);
 
-// Prompts from the beginnings of the texts, in turn, as ids. Where an input mean is given, a prompt
-// is cut to its drawn length; a shorter text is taken whole. kInvalidInput where a text is not
-// UTF-8 or gives no token.
+// Prompts cut from texts, as ids. Each list (at least one) has the same share of the requests, and
+// its texts are taken in turn. Where an input mean is given, a prompt is cut to its drawn length,
+// from its text's beginning unless random_start; a shorter text is taken whole. kInvalidInput where
+// a text is not UTF-8 or gives no token.
 Result<std::vector<DatasetEntry>> text_dataset(const DatasetPlan& plan,
-                                               std::span<const std::string> texts,
+                                               std::span<const TextList> lists,
                                                const tokenizer::Tokenizer& tokenizer);
 
 // Texts of a file: a JSON list of strings, a JSON object of such lists, or else one text a line.
