@@ -11,7 +11,13 @@ namespace wideep::env {
 
 namespace {
 
-constexpr std::array kVariables = {kMpiSize, kMpiRank, kMpiLocalSize, kMpiLocalRank};
+constexpr std::array kVariables = {kMpiSize,      kMpiRank,       kMpiLocalSize,
+                                   kMpiLocalRank, kStatisticPath, kStatisticIterRange};
+
+// Only reads, and nothing in this program writes the environment.
+const char* get(const Variable& variable) {
+  return std::getenv(variable.name);  // NOLINT(concurrency-mt-unsafe)
+}
 
 }  // namespace
 
@@ -21,8 +27,7 @@ std::span<const Variable> variables() {
 
 Result<std::optional<int>> get_int(const Variable& variable) {
   CHECK(variable.type == Type::kInt);
-  // Only reads, and nothing in this program writes the environment.
-  const char* text = std::getenv(variable.name);  // NOLINT(concurrency-mt-unsafe)
+  const char* text = get(variable);
   if (text == nullptr) return std::optional<int>();
   const char* end = text + std::strlen(text);
   int value = 0;
@@ -33,6 +38,12 @@ Result<std::optional<int>> get_int(const Variable& variable) {
                     variable.meaning));
   }
   return std::optional<int>(value);
+}
+
+std::optional<std::string> get_text(const Variable& variable) {
+  CHECK(variable.type == Type::kText);
+  const char* text = get(variable);
+  return text == nullptr ? std::nullopt : std::optional<std::string>(text);
 }
 
 }  // namespace wideep::env

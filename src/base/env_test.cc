@@ -50,5 +50,14 @@ TEST(EnvTest, RefusesWhatIsNoInteger) {
   }
 }
 
+TEST(EnvTest, ReadsText) {
+  const ScopedVariable unset(kStatisticPath, nullptr);
+  EXPECT_EQ(get_text(kStatisticPath), std::nullopt);
+  for (const char* text : {"", "a b", "100-200"}) {
+    const ScopedVariable set(kStatisticPath, text);
+    EXPECT_EQ(get_text(kStatisticPath), text);
+  }
+}
+
 }  // namespace
 }  // namespace wideep::env

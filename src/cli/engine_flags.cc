@@ -91,7 +91,11 @@ Status run_engine_rank(const EngineJob& job, ThreadPool& pool, const EngineBody&
                              .pool = &pool,
                              .on_read_planned = {},
                              .on_read = {},
-                             .on_iteration = {}};
+                             .on_iteration = {},
+                             .statistics = job.statistics};
+  options.on_statistics = [](const engine::StatisticsOutcome& outcome) {
+    fmt::print(stderr, "{}\n", engine::describe(outcome));
+  };
   // Ranks load side by side; the first one's bar stands for all.
   std::optional<ProgressBar> bar;
   if (world.rank() == 0) {
@@ -111,7 +115,10 @@ Status run_engine_rank(const EngineJob& job, ThreadPool& pool, const EngineBody&
   RETURN_IF_ERROR(world.barrier());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   if (world.rank() == 0) show_plan(job, *llm, seconds.count());
-  return body(job, *llm, world);
+  RETURN_IF_ERROR(body(job, *llm, world));
+  RETURN_IF_ERROR(llm->finish_statistics());
+  const engine::StatisticsOutcome* outcome = llm->statistics();
+  return outcome == nullptr ? Status::ok() : outcome->status;
 }
 
 // finish() for worlds of several processes: one of them speaks.
@@ -189,6 +196,7 @@ Result<EngineJob> read_engine_job(const EngineFlags& flags) {
   ASSIGN_OR_RETURN(job.engine, load_engine_config(flags.config, flags.overrides, &job.model));
   RETURN_IF_ERROR(engine::check_engine_can(job.engine));
   job.dtype = dtype_of(flags.dtype, job.model);
+  ASSIGN_OR_RETURN(job.statistics, engine::statistics_from_environment());
   return job;
 }
 

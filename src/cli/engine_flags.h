@@ -44,6 +44,7 @@ struct EngineJob {
   ModelConfig model;
   EngineConfig engine;
   DType dtype = DType::kBF16;
+  std::optional<engine::StatisticsOptions> statistics;  // from the environment of this process
 };
 
 // kNotFound, kInvalidInput: all that is wrong with the model's config.json or the configuration.

@@ -41,7 +41,7 @@ void add_flags(CLI::App& command, Flags& flags) {
   command.add_option("--output_path", flags.output, "The plan (YAML); beside it .report.json")
       ->required();
   command.add_option("--ep_size", flags.plan.ep_size,
-                     "EP ranks to plan for; default: the rank files of the statistics");
+                     "EP ranks to plan for; default: those of the statistics");
   command.add_option("--num_slots", flags.plan.num_slots,
                      "Expert slots of a layer, over all ranks; default: the experts");
   command.add_option("--iter_start", flags.workload.window.start, "First iteration");
@@ -92,8 +92,9 @@ Status fill_sizes(const std::vector<std::string>& sources, Flags& flags) {
     if (format != eplb::LoadFormat::kStatistics) {
       return Status::invalid_input("--ep_size: required, because the load does not say");
     }
-    ASSIGN_OR_RETURN(const auto statistics,
-                     eplb::read_statistics(sources.front(), flags.workload.window));
+    ASSIGN_OR_RETURN(
+        const auto statistics,
+        eplb::read_statistics(eplb::expert_folder(sources.front()), flags.workload.window));
     flags.plan.ep_size = statistics.num_ranks;
   }
   flags.workload.num_ranks = flags.plan.ep_size;

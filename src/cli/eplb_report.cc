@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <optional>
+#include <utility>
 
 #include "base/file.h"
 #include "cli/commands.h"
@@ -75,13 +77,20 @@ OrderedJson report_json(const Flags& flags, const LoadReport& report) {
 
 Status run(const Flags& flags) {
   ASSIGN_OR_RETURN(const auto plan, read_projection(flags.report));
-  ASSIGN_OR_RETURN(const eplb::Statistics statistics,
-                   eplb::read_statistics(flags.report.statistics, flags.report.window));
+  const std::string& folder = flags.report.statistics;
+  ASSIGN_OR_RETURN(eplb::Statistics statistics, eplb::read_statistics(folder, flags.report.window));
+  // A plan is projected on counts of experts; what was recorded stays what the ranks had.
+  std::optional<eplb::Statistics> slots;
+  if (const std::string experts = eplb::expert_folder(folder); plan && experts != folder) {
+    slots = std::move(statistics);
+    ASSIGN_OR_RETURN(statistics, eplb::read_statistics(experts, flags.report.window));
+  }
   ASSIGN_OR_RETURN(const int ep_size, choose_ep_size(flags.report, statistics.num_ranks));
   ASSIGN_OR_RETURN(const LoadReport report,
                    eplb::make_load_report(statistics, {.ep_size = ep_size,
                                                        .per_expert = flags.per_expert,
-                                                       .plan = plan ? &*plan : nullptr}));
+                                                       .plan = plan ? &*plan : nullptr,
+                                                       .slots = slots ? &*slots : nullptr}));
   // Files first: a table on the screen means that they are there.
   RETURN_IF_ERROR(write_report_json(flags.report.json, report_json(flags, report)));
   if (!flags.html.empty()) {

@@ -87,9 +87,9 @@ class Evaluator : public models::RoutingObserver {
 
   Result<std::vector<Evaluation>> run() {
     RETURN_IF_ERROR(allocate());
-    model_.set_routing_observer(this);
+    model_.add_routing_observer(*this);
     const Status status = run_prompts();
-    model_.set_routing_observer(nullptr);
+    model_.remove_routing_observer(*this);
     RETURN_IF_ERROR(status);
     return gather();
   }

@@ -27,7 +27,8 @@ class HashModel : public models::Model {
   }
   models::ModelMemory memory() const override { return {}; }
   void set_kv_memory(const models::KvMemory& memory) override { memory_ = memory; }
-  void set_routing_observer(models::RoutingObserver*) override {}
+  void add_routing_observer(models::RoutingObserver&) override {}
+  void remove_routing_observer(models::RoutingObserver&) override {}
 
   // Iteration `at` (from 0) fails with `status`.
   void fail_at(int at, Status status) {

@@ -102,6 +102,7 @@ Result<std::unique_ptr<Llm>> Llm::create(LlmOptions options, dist::Communicator&
   RETURN_IF_ERROR(llm->load_tokenizer());
   RETURN_IF_ERROR(llm->load_model());
   RETURN_IF_ERROR(llm->plan_memory(available, world));
+  RETURN_IF_ERROR(llm->make_recorder(world));
   RETURN_IF_ERROR(llm->make_replica());
   return llm;
 }
@@ -163,6 +164,18 @@ Status Llm::plan_memory(int64_t available, dist::Communicator& world) {
   return Status::ok();
 }
 
+Status Llm::make_recorder(dist::Communicator& world) {
+  ASSIGN_OR_RETURN(statistics_, StatisticsRecorder::create({.statistics = options_.statistics,
+                                                            .config = &options_.model,
+                                                            .engine = &options_.engine,
+                                                            .mapping = &mapping_,
+                                                            .groups = &groups_,
+                                                            .world = &world,
+                                                            .model = model_.get(),
+                                                            .on_outcome = options_.on_statistics}));
+  return Status::ok();
+}
+
 Status Llm::make_replica() {
   const EngineConfig& engine = options_.engine;
   limits_ = {.vocab_size = options_.model.vocab_size,
@@ -195,7 +208,8 @@ Status Llm::make_replica() {
                                  .enable_block_reuse = engine.kv_cache.enable_block_reuse,
                                  .enable_partial_reuse = engine.kv_cache.enable_partial_reuse}},
       .frontend = std::move(frontend),
-      .on_iteration = options_.on_iteration};
+      .on_iteration = options_.on_iteration,
+      .statistics = statistics_.get()};
   ASSIGN_OR_RETURN(replica_, Replica::create(std::move(options)));
   return Status::ok();
 }

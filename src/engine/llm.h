@@ -31,6 +31,8 @@
 #include "engine/replica.h"
 #include "engine/request.h"
 #include "engine/request_queue.h"
+#include "engine/statistics_options.h"
+#include "engine/statistics_recorder.h"
 #include "models/model.h"
 #include "models/weight_source.h"
 #include "tokenizer/tokenizer.h"
@@ -47,6 +49,10 @@ struct LlmOptions {
   std::function<void(int64_t bytes)> on_read_planned = {};
   models::ReadProgress on_read = {};
   std::function<void(const IterationInfo&)> on_iteration = {};  // on leaders
+  // Count routed experts; that of the world's rank 0 holds for all.
+  std::optional<StatisticsOptions> statistics = std::nullopt;
+  // On the world's rank 0 when they were written, which may be during run().
+  std::function<void(const StatisticsOutcome&)> on_statistics = {};
 };
 
 class Llm {
@@ -58,6 +64,14 @@ class Llm {
   // the leader passes the queue, the others nullptr. May be called again: the KV cache keeps the
   // blocks that it has.
   Result<RunStats> run(RequestQueue* queue) { return replica_->run(queue); }
+
+  // Writes statistics whose window has not ended. Collective over the world, when nothing more will
+  // run; an error is one of the world, that of writing is in the outcome.
+  Status finish_statistics() { return statistics_ ? statistics_->finish() : Status::ok(); }
+  // On the world's rank 0 once they were written, else nullptr.
+  const StatisticsOutcome* statistics() const {
+    return statistics_ ? statistics_->outcome() : nullptr;
+  }
 
   bool is_leader() const { return groups_.model->rank() == 0; }
   int replica() const { return groups_.replica; }
@@ -75,6 +89,7 @@ class Llm {
   Status load_tokenizer();
   Status load_model();
   Status plan_memory(int64_t available, dist::Communicator& world);
+  Status make_recorder(dist::Communicator& world);
   Status make_replica();
   int max_seq_len() const;
 
@@ -87,6 +102,7 @@ class Llm {
   std::unique_ptr<models::Model> model_;
   MemoryPlan memory_plan_;
   RequestLimits limits_;
+  std::unique_ptr<StatisticsRecorder> statistics_;  // null: off
   std::unique_ptr<Replica> replica_;
 };
 

@@ -165,6 +165,7 @@ Result<bool> Replica::exchange_tokens(int num_tokens) {
 }
 
 Status Replica::run_iteration(const Iteration& iteration) {
+  if (options_.statistics != nullptr) options_.statistics->begin_iteration(iterations_);
   ++iterations_;
   computed_tokens_ += iteration.num_tokens;
   copy_pages(iteration.copies);
@@ -172,6 +173,7 @@ Status Replica::run_iteration(const Iteration& iteration) {
   const MatrixView logits = matrix_view(reinterpret_cast<float*>(logits_.data()),
                                         iteration.num_wanted, options_.vocab_size);
   RETURN_IF_ERROR(options_.model->forward(batch_, logits));
+  if (options_.statistics != nullptr) RETURN_IF_ERROR(options_.statistics->end_iteration());
   tokens_.resize(static_cast<size_t>(iteration.num_wanted));
   return iteration.num_wanted == 0 ? Status::ok() : sample(iteration);
 }

@@ -26,6 +26,7 @@
 #include "engine/orders.h"
 #include "engine/request_queue.h"
 #include "engine/scheduler.h"
+#include "engine/statistics_recorder.h"
 #include "models/model.h"
 
 namespace wideep::engine {
@@ -51,6 +52,7 @@ struct ReplicaOptions {
   SchedulerOptions scheduler;
   FrontendOptions frontend;                                // of rank 0; num_schedulers is set here
   std::function<void(const IterationInfo&)> on_iteration;  // of rank 0, or none
+  StatisticsRecorder* statistics = nullptr;                // outlives the replica; or none
 };
 
 // Sums over the schedulers of a replica, of one run(); the same on all ranks.

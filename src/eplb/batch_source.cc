@@ -120,7 +120,7 @@ Result<BatchSource> BatchSource::open(const std::vector<std::string>& paths,
           fmt::format("{}: several loads can be mixed only where all are traces (.npy)", path));
     }
     if (format == LoadFormat::kStatistics) {
-      ASSIGN_OR_RETURN(Statistics statistics, read_statistics(path, options.window));
+      ASSIGN_OR_RETURN(Statistics statistics, read_statistics(expert_folder(path), options.window));
       return from_statistics(std::move(statistics), options);
     }
     ASSIGN_OR_RETURN(Load load, read_load(path));

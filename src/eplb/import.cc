@@ -203,8 +203,9 @@ Result<ImportSummary> import_statistics(const ImportSource& source, const Import
                                         const std::string& folder,
                                         const std::function<void()>& progress) {
   ASSIGN_OR_RETURN(const Input input, open_input(source, options));
-  ASSIGN_OR_RETURN(StatisticsWriter writer,
-                   StatisticsWriter::create(folder, input.num_experts, input.top_k));
+  ASSIGN_OR_RETURN(
+      StatisticsWriter writer,
+      StatisticsWriter::create(folder, {.num_experts = input.num_experts, .top_k = input.top_k}));
   std::vector<Status> statuses(static_cast<size_t>(options.num_ranks));
   std::atomic<bool> failed{false};
   parallel_for(options.num_ranks, options.threads, [&](int rank) {

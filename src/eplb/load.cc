@@ -55,7 +55,7 @@ Result<Load> read_load(const std::string& path, IterationWindow window) {
 Result<Load> read_load_as(LoadFormat format, const std::string& path, IterationWindow window,
                           const std::string& dataset) {
   if (format == LoadFormat::kStatistics) {
-    ASSIGN_OR_RETURN(const Statistics statistics, read_statistics(path, window));
+    ASSIGN_OR_RETURN(const Statistics statistics, read_statistics(expert_folder(path), window));
     return finish_load(total_load(statistics), DenseFront::kKeep, path);
   }
   if (window.start != -1 || window.stop != -1) {

@@ -42,6 +42,7 @@ constexpr Pattern kPatterns[] = {
     {RankFile::kNumTokens, "rank", "_numtokens.json"},
 };
 constexpr std::string_view kMetaInfoName = "meta_info.json";
+constexpr std::string_view kExpertsName = "experts";
 
 template <typename T>
 Status add_values(const Safetensors& file, const TensorEntry& entry, std::span<int64_t> row) {
@@ -85,6 +86,7 @@ EntryKey first_missing(const Grid& grid, const std::set<std::pair<int, int>>& pr
 
 RankFileName parse_rank_file_name(std::string_view name) {
   if (name == kMetaInfoName) return {RankFile::kMetaInfo, 0};
+  if (name == kExpertsName) return {RankFile::kExperts, 0};
   if (name.starts_with(kStagingPrefix)) return {RankFile::kStaging, 0};
   for (const Pattern& pattern : kPatterns) {
     if (name.size() < pattern.prefix.size() + pattern.suffix.size()) continue;
@@ -98,6 +100,7 @@ RankFileName parse_rank_file_name(std::string_view name) {
 
 std::string rank_file_name(RankFile kind, int rank) {
   if (kind == RankFile::kMetaInfo) return std::string(kMetaInfoName);
+  if (kind == RankFile::kExperts) return std::string(kExpertsName);
   for (const Pattern& pattern : kPatterns) {
     if (pattern.kind == kind) return fmt::format("{}{}{}", pattern.prefix, rank, pattern.suffix);
   }
@@ -116,6 +119,9 @@ Result<MetaInfo> read_meta_info(const std::string& folder) {
   ASSIGN_OR_RETURN(info.num_experts, read_positive(meta, "num_experts", kMaxSlots, path));
   ASSIGN_OR_RETURN(info.top_k,
                    read_positive(meta, "num_experts_per_token", info.num_experts, path));
+  if (meta.contains("ep_size")) {
+    ASSIGN_OR_RETURN(info.ep_size, read_positive(meta, "ep_size", kMaxRanks, path));
+  }
   return info;
 }
 

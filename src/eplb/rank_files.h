@@ -22,6 +22,7 @@ enum class RankFile {
   kCooccurrence,  // cooccurrence_rank{N}.safetensors
   kSelected,      // token_selected_experts_rank{N}.safetensors: known, not read
   kNumTokens,     // rank{N}_numtokens.json: known, not read
+  kExperts,       // experts: the folder of the expert counts, where a balancer was active
   kStaging,       // left by a writer that was killed
   kUnknown,
 };
@@ -40,6 +41,7 @@ inline constexpr std::string_view kStagingPrefix = ".wideep-staging-";
 struct MetaInfo {
   int num_experts = 0;
   int top_k = 0;
+  int ep_size = 0;  // 0: as many as there are rank files
 };
 
 Result<MetaInfo> read_meta_info(const std::string& folder);

@@ -80,10 +80,11 @@ Result<LoadReport> make_load_report(const Statistics& statistics, const ReportOp
   };
   const Place place = options.per_expert ? Place::kSlot : Place::kRank;
   const int ep_size = options.ep_size > 0 ? options.ep_size : statistics.num_ranks;
-  const int recorded_ranks = options.plan == nullptr ? ep_size : statistics.num_ranks;
-  const Result<PlaceLoads> recorded = recorded_loads(statistics, recorded_ranks, place);
+  const Statistics& as_recorded = options.slots != nullptr ? *options.slots : statistics;
+  const int recorded_ranks = options.plan == nullptr ? ep_size : as_recorded.num_ranks;
+  const Result<PlaceLoads> recorded = recorded_loads(as_recorded, recorded_ranks, place);
   if (recorded.is_ok()) {
-    report.recorded = view_of(*recorded, statistics.num_experts);
+    report.recorded = view_of(*recorded, as_recorded.num_experts);
   } else if (options.plan == nullptr) {
     return recorded.status();
   }

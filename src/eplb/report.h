@@ -67,6 +67,9 @@ struct ReportOptions {
   int ep_size = 0;
   bool per_expert = false;  // one place an expert (a slot with a plan) instead of one a rank
   const Plan* plan = nullptr;
+  // Counts of slots, recorded beside `statistics` while a balancer was active: what the view as
+  // recorded shows. Same iterations.
+  const Statistics* slots = nullptr;
 };
 
 // kInvalidInput as recorded_loads and projected_loads.

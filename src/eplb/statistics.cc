@@ -51,6 +51,13 @@ Result<RawIds> read_raw_entry(const Safetensors& file, const TensorEntry& entry,
 
 }  // namespace
 
+std::string expert_folder(const std::string& folder) {
+  const std::string experts = join_path(folder, rank_file_name(RankFile::kExperts, 0));
+  // Without its meta_info.json the folder was left half replaced: its reader will say so.
+  const bool is_whole = path_exists(join_path(folder, rank_file_name(RankFile::kMetaInfo, 0)));
+  return is_whole && is_directory(experts) ? experts : folder;
+}
+
 Result<Statistics> read_statistics(const std::string& folder, IterationWindow window) {
   ASSIGN_OR_RETURN(const MetaInfo meta, read_meta_info(folder));
   ASSIGN_OR_RETURN(const std::vector<std::string> paths,
@@ -68,11 +75,12 @@ Result<Statistics> read_statistics(const std::string& folder, IterationWindow wi
   };
   for (const std::string& path : paths) {
     ASSIGN_OR_RETURN(const Safetensors file, Safetensors::open(path));
-    if (statistics.num_ranks++ == 0) {
+    if (statistics.tokens.empty()) {
       ASSIGN_OR_RETURN(grid, read_grid(file));
       ASSIGN_OR_RETURN(window, resolve_window(window, grid, folder));
       statistics.num_experts = meta.num_experts;
       statistics.top_k = meta.top_k;
+      statistics.num_ranks = meta.ep_size > 0 ? meta.ep_size : static_cast<int>(paths.size());
       statistics.iter_start = window.start;
       statistics.iter_stop = window.stop;
       statistics.layers = grid.layers;
@@ -141,7 +149,8 @@ Result<std::vector<RawIds>> read_raw_statistics(const std::string& folder, Itera
 
 Status write_statistics(const std::string& folder, int num_experts, int top_k,
                         const std::vector<std::vector<RankCounts>>& counts_of_rank) {
-  ASSIGN_OR_RETURN(StatisticsWriter writer, StatisticsWriter::create(folder, num_experts, top_k));
+  ASSIGN_OR_RETURN(StatisticsWriter writer,
+                   StatisticsWriter::create(folder, {.num_experts = num_experts, .top_k = top_k}));
   for (size_t rank = 0; rank < counts_of_rank.size(); ++rank) {
     RETURN_IF_ERROR(writer.add_counts(static_cast<int>(rank), counts_of_rank[rank]));
   }

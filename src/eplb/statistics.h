@@ -17,7 +17,7 @@ namespace wideep::eplb {
 struct Statistics {
   int num_experts = 0;          // width of a row: experts, or slots where a balancer was active
   int top_k = 0;                // num_experts_per_token
-  int num_ranks = 0;            // rank files: the EP size that the counts were recorded at
+  int num_ranks = 0;            // EP size that the counts were recorded at
   int iter_start = 0;           // first iteration; iterations are contiguous
   int iter_stop = 0;            // one past the last
   std::vector<int> layers;      // [num_layers], strictly ascending
@@ -41,6 +41,10 @@ struct IterationWindow {
 // missing or truncated files, wrong dtype or shape, negative counts, iterations or layers that are
 // missing in the grid or differ between ranks, an empty window.
 Result<Statistics> read_statistics(const std::string& folder, IterationWindow window = {});
+
+// Where the expert counts of a statistics folder are: in its folder `experts` where a balancer was
+// active while wideep recorded (the folder itself then counts slots), else in the folder itself.
+std::string expert_folder(const std::string& folder);
 
 // Counts of one rank in one iteration and layer.
 struct RankCounts {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
@@ -278,12 +279,61 @@ TEST(StatisticsWriter, WithoutCommitNothingChanges) {
   const auto before = list_directory(folder.path()).value();
   const std::string fresh = folder / "rank0_numtokens.json";  // any new folder
   for (const std::string& path : {folder.path(), fresh}) {
-    StatisticsWriter writer = StatisticsWriter::create(path, 2, 1).value();
+    StatisticsWriter writer =
+        StatisticsWriter::create(path, {.num_experts = 2, .top_k = 1}).value();
     const RankCounts counts{7, 0, {1, 2}};
     ASSERT_TRUE(writer.add_counts(0, {&counts, 1}).is_ok());
   }
   EXPECT_EQ(list_directory(folder.path()).value(), before);
   EXPECT_EQ(read_statistics(folder.path()).value().num_experts, 3);
+}
+
+// What a run of EP 2 with a balancer of 4 slots for 3 experts leaves, with pp 2: four rank files.
+Status write_slots_and_experts(const std::string& folder) {
+  ASSIGN_OR_RETURN(StatisticsWriter writer,
+                   StatisticsWriter::create(
+                       folder, {.num_experts = 3, .top_k = 2, .num_slots = 4, .ep_size = 2}));
+  for (int rank = 0; rank < 4; ++rank) {
+    const RankCounts slots{7, 3, {rank, 0, 0, 1}};
+    const RankCounts experts{7, 3, {rank, 1, 0}};
+    RETURN_IF_ERROR(writer.add_counts(rank, {&slots, 1}));
+    RETURN_IF_ERROR(writer.add_expert_counts(rank, {&experts, 1}));
+  }
+  return writer.commit();
+}
+
+TEST(StatisticsWriter, KeepsSlotsAndExpertsSideBySide) {
+  const StatisticsFolder folder;
+  EXPECT_EQ(expert_folder(folder.path()), folder.path());
+  ASSERT_EQ(write_slots_and_experts(folder.path()).message(), "");
+  EXPECT_THAT(list_directory(folder.path()).value(),
+              ElementsAre("experts", "meta_info.json", "rank0.safetensors", "rank1.safetensors",
+                          "rank2.safetensors", "rank3.safetensors"));
+  EXPECT_EQ(contents_of(folder / "meta_info.json"),
+            R"({"num_experts": 4, "num_experts_per_token": 2, "ep_size": 2})");
+  const Statistics slots = read_statistics(folder.path()).value();
+  EXPECT_THAT(slots.tokens, ElementsAre(6, 0, 0, 4));
+  EXPECT_EQ(slots.num_ranks, 2);
+  ASSERT_EQ(expert_folder(folder.path()), folder / "experts");
+  const Statistics experts = read_statistics(expert_folder(folder.path())).value();
+  EXPECT_THAT(experts.tokens, ElementsAre(6, 4, 0));
+  EXPECT_EQ(experts.num_ranks, 2);
+  // Replaced by the next run, in both directions, and never with files that are not ours.
+  ASSERT_EQ(write_slots_and_experts(folder.path()).message(), "");
+  folder.write("experts/notes.txt", "");
+  EXPECT_THAT(error_of(write_slots_and_experts(folder.path())),
+              HasSubstr("experts: holds \"notes.txt\", which is no statistics file"));
+  std::filesystem::remove(folder / "experts/notes.txt");
+  ASSERT_TRUE(write_statistics(folder.path(), 2, 1, {{{7, 0, {1, 2}}}}).is_ok());
+  EXPECT_THAT(list_directory(folder.path()).value(),
+              ElementsAre("meta_info.json", "rank0.safetensors"));
+}
+
+TEST(StatisticsWriter, HalfReplacedFoldersHaveNoExpertView) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(write_slots_and_experts(folder.path()).message(), "");
+  std::filesystem::remove(folder / "meta_info.json");
+  EXPECT_EQ(expert_folder(folder.path()), folder.path());
 }
 
 RawIds raw(int rank, int iteration, int layer, std::vector<int32_t> experts) {

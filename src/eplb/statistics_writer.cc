@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -26,7 +27,9 @@ Status check_replaceable(const std::string& folder) {
   }
   ASSIGN_OR_RETURN(const std::vector<std::string> names, list_directory(folder));
   for (const std::string& name : names) {
-    if (parse_rank_file_name(name).kind == RankFile::kUnknown) {
+    const RankFile kind = parse_rank_file_name(name).kind;
+    if (kind == RankFile::kExperts) RETURN_IF_ERROR(check_replaceable(join_path(folder, name)));
+    if (kind == RankFile::kUnknown) {
       return Status::invalid_input(
           fmt::format("{}: holds \"{}\", which is no statistics file: name a new or empty folder",
                       folder, name));
@@ -49,21 +52,48 @@ Status remove_path(const std::string& path) {
   return Status::ok();
 }
 
+Status write_counts(const std::string& folder, int num_columns, int rank,
+                    std::span<const RankCounts> counts) {
+  std::vector<TensorToWrite> tensors;
+  tensors.reserve(counts.size());
+  for (const RankCounts& entry : counts) {
+    CHECK_EQ(entry.tokens.size(), static_cast<size_t>(num_columns));
+    tensors.push_back({entry_name(entry.iteration, entry.layer),
+                       DType::kI64,
+                       {num_columns},
+                       std::as_bytes(std::span(entry.tokens))});
+  }
+  return write_safetensors(join_path(folder, rank_file_name(RankFile::kCounts, rank)),
+                           std::move(tensors));
+}
+
+// TensorRT-LLM's two keys, and ep_size where the number of rank files does not say it.
+Status write_meta_info(const std::string& folder, int num_columns, const StatisticsLayout& layout) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, list_directory(folder));
+  const auto files = std::ranges::count_if(names, [](const std::string& name) {
+    return parse_rank_file_name(name).kind == RankFile::kCounts;
+  });
+  const bool says_ep_size = layout.ep_size > 0 && layout.ep_size != files;
+  return write_file(
+      join_path(folder, rank_file_name(RankFile::kMetaInfo, 0)),
+      fmt::format("{{\"num_experts\": {}, \"num_experts_per_token\": {}{}}}", num_columns,
+                  layout.top_k,
+                  says_ep_size ? fmt::format(", \"ep_size\": {}", layout.ep_size) : ""));
+}
+
 }  // namespace
 
-StatisticsWriter::StatisticsWriter(std::string folder, std::string staging, int num_experts,
-                                   int top_k, bool made_folder)
+StatisticsWriter::StatisticsWriter(std::string folder, std::string staging,
+                                   const StatisticsLayout& layout, bool made_folder)
     : folder_(std::move(folder)),
       staging_(std::move(staging)),
-      num_experts_(num_experts),
-      top_k_(top_k),
+      layout_(layout),
       made_folder_(made_folder) {}
 
 StatisticsWriter::StatisticsWriter(StatisticsWriter&& other) noexcept
     : folder_(std::move(other.folder_)),
       staging_(std::exchange(other.staging_, {})),
-      num_experts_(other.num_experts_),
-      top_k_(other.top_k_),
+      layout_(other.layout_),
       made_folder_(other.made_folder_) {}
 
 StatisticsWriter::~StatisticsWriter() {
@@ -73,9 +103,10 @@ StatisticsWriter::~StatisticsWriter() {
   if (made_folder_) std::filesystem::remove(folder_, ignored);
 }
 
-Result<StatisticsWriter> StatisticsWriter::create(const std::string& folder, int num_experts,
-                                                  int top_k) {
-  CHECK(num_experts >= 1 && top_k >= 1 && top_k <= num_experts);
+Result<StatisticsWriter> StatisticsWriter::create(const std::string& folder,
+                                                  const StatisticsLayout& layout) {
+  CHECK(layout.num_experts >= 1 && layout.top_k >= 1 && layout.top_k <= layout.num_experts);
+  CHECK(layout.num_slots == 0 || layout.num_slots >= layout.num_experts);
   const bool exists = path_exists(folder);
   if (exists) RETURN_IF_ERROR(check_replaceable(folder));
   RETURN_IF_ERROR(make_directory(folder));
@@ -83,21 +114,22 @@ Result<StatisticsWriter> StatisticsWriter::create(const std::string& folder, int
   if (::mkdtemp(staging.data()) == nullptr) {
     return Status::io(fmt::format("{}: cannot write in it: {}", folder, std::strerror(errno)));
   }
-  return StatisticsWriter(folder, std::move(staging), num_experts, top_k, !exists);
+  StatisticsWriter writer(folder, std::move(staging), layout, !exists);
+  if (layout.num_slots > 0) RETURN_IF_ERROR(make_directory(writer.experts_staging()));
+  return writer;
+}
+
+std::string StatisticsWriter::experts_staging() const {
+  return join_path(staging_, rank_file_name(RankFile::kExperts, 0));
 }
 
 Status StatisticsWriter::add_counts(int rank, std::span<const RankCounts> counts) {
-  std::vector<TensorToWrite> tensors;
-  tensors.reserve(counts.size());
-  for (const RankCounts& entry : counts) {
-    CHECK_EQ(entry.tokens.size(), static_cast<size_t>(num_experts_));
-    tensors.push_back({entry_name(entry.iteration, entry.layer),
-                       DType::kI64,
-                       {num_experts_},
-                       std::as_bytes(std::span(entry.tokens))});
-  }
-  return write_safetensors(join_path(staging_, rank_file_name(RankFile::kCounts, rank)),
-                           std::move(tensors));
+  return write_counts(staging_, num_columns(), rank, counts);
+}
+
+Status StatisticsWriter::add_expert_counts(int rank, std::span<const RankCounts> counts) {
+  CHECK(layout_.num_slots > 0);
+  return write_counts(experts_staging(), layout_.num_experts, rank, counts);
 }
 
 Status StatisticsWriter::add_raw(int rank, std::span<const RawIds> ids) {
@@ -109,9 +141,10 @@ Status StatisticsWriter::add_raw(int rank, std::span<const RawIds> ids) {
 Status StatisticsWriter::commit() {
   CHECK(!staging_.empty());
   const std::string meta_name = rank_file_name(RankFile::kMetaInfo, 0);
-  RETURN_IF_ERROR(write_file(
-      join_path(staging_, meta_name),
-      fmt::format("{{\"num_experts\": {}, \"num_experts_per_token\": {}}}", num_experts_, top_k_)));
+  RETURN_IF_ERROR(write_meta_info(staging_, num_columns(), layout_));
+  if (layout_.num_slots > 0) {
+    RETURN_IF_ERROR(write_meta_info(experts_staging(), layout_.num_experts, layout_));
+  }
   ASSIGN_OR_RETURN(const std::vector<std::string> staged, list_directory(staging_));
   ASSIGN_OR_RETURN(const std::vector<std::string> present, list_directory(folder_));
   const std::string own_staging = std::filesystem::path(staging_).filename();

@@ -12,7 +12,8 @@ namespace wideep::eplb {
 namespace {
 
 Result<Workload> read_recorded(const std::string& folder, const WorkloadOptions& options) {
-  ASSIGN_OR_RETURN(const Statistics statistics, read_statistics(folder, options.window));
+  ASSIGN_OR_RETURN(const Statistics statistics,
+                   read_statistics(expert_folder(folder), options.window));
   Workload workload(total_load(statistics));
   const int64_t num_iterations = statistics.num_iterations();
   const int64_t num_batches = std::min<int64_t>(num_iterations, options.max_batches);

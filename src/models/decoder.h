@@ -28,7 +28,14 @@ class Decoder : public Model {
   KvSpec kv_spec() const override;
   ModelMemory memory() const override;
   void set_kv_memory(const KvMemory& memory) override { kv_memory_ = memory; }
-  void set_routing_observer(RoutingObserver* observer) override { observer_ = observer; }
+  void add_routing_observer(RoutingObserver& observer) override {
+    observers_.add(observer);
+    observer_ = observers_.target();
+  }
+  void remove_routing_observer(RoutingObserver& observer) override {
+    observers_.remove(observer);
+    observer_ = observers_.target();
+  }
   Status forward(const Batch& batch, MatrixView logits) override;
 
  private:
@@ -82,7 +89,8 @@ class Decoder : public Model {
   Mapping::Layers range_;  // decoder layers of this stage
   RopeFrequencies rope_;
   KvMemory kv_memory_;
-  RoutingObserver* observer_ = nullptr;
+  RoutingObserverList observers_;
+  RoutingObserver* observer_ = nullptr;  // their target, which layers look at
 
   WeightStore store_;
   const ConstMatrixView* embedding_ = nullptr;

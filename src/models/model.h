@@ -65,13 +65,33 @@ struct Batch {
   std::vector<int> dp_tokens;
 };
 
-// Sees the experts that tokens were routed to, e.g. to count them.
+// Sees the experts that tokens were routed to, e.g. to count them. Called by forward(), on its
+// thread.
 class RoutingObserver {
  public:
   virtual ~RoutingObserver() = default;
   // ids [tokens, top_k] of this rank's rows [first_row, first_row + tokens) of the batch, in
   // decoder layer `layer`.
   virtual void on_routing(int layer, int first_row, std::span<const int32_t> ids, int top_k) = 0;
+  // The slots that these choices were sent to, where experts are in slots (backend WideEP with a
+  // balancer): [tokens, top_k] of the same rows, in one call or in a call for each chunk.
+  virtual void on_slots(int layer, std::span<const int32_t> slots);
+};
+
+// Several observers as one, in the order that they were added.
+class RoutingObserverList : public RoutingObserver {
+ public:
+  // Each once; they outlive their time in the list.
+  void add(RoutingObserver& observer);
+  void remove(RoutingObserver& observer);
+  // Whom to call: nullptr, the only one, or this list.
+  RoutingObserver* target();
+
+  void on_routing(int layer, int first_row, std::span<const int32_t> ids, int top_k) override;
+  void on_slots(int layer, std::span<const int32_t> slots) override;
+
+ private:
+  std::vector<RoutingObserver*> observers_;
 };
 
 // What is pointed to outlives the model, but for mapping and source, which create() alone needs.
@@ -107,7 +127,9 @@ class Model {
   virtual ModelMemory memory() const = 0;
   // Before the first forward(). The memory is the caller's and outlives the model.
   virtual void set_kv_memory(const KvMemory& memory) = 0;
-  virtual void set_routing_observer(RoutingObserver* observer) = 0;
+  // Between calls of forward(); without observers routing costs nothing more.
+  virtual void add_routing_observer(RoutingObserver& observer) = 0;
+  virtual void remove_routing_observer(RoutingObserver& observer) = 0;
 
   // Runs the batch; logits [logits_rows, vocab_size] kF32 are written on every rank of the last
   // pipeline stage (the whole vocabulary, also with TP) and left alone on the others.
