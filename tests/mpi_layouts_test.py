@@ -71,6 +71,26 @@ class MpiLayouts(unittest.TestCase):
         self.assertEqual(done.stdout.count("request throughput"), 1)
         self.assertIn("(768 input and", done.stdout)
 
+    def test_statistics_need_no_common_folder(self):
+        """Rank 0 alone writes, and its variables hold for all: the others are given none."""
+        folder = f"{self.folder.name}/statistics"
+        variables = ["EXPERT_STATISTIC_PATH=" + folder, "EXPERT_STATISTIC_ITER_RANGE=0-1000"]
+        bench = [WIDEEP, "bench", "throughput", "--model", str(ROOT / "models/dsv3-tiny"), "--tp", "2", "--ep", "2",
+                 "--enable_attention_dp", "--num_requests", "4", "--input_tokens", "9", "--output_tokens", "1",
+                 "--warmup", "0", "--eos_id", "-1"]
+        done = run([MPIEXEC, "--allow-run-as-root", "--oversubscribe", "-n", "1", "env", *variables, *bench,
+                    ":", "--oversubscribe", "-n", "1", *bench])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"4 layers, 2 ranks: {folder}", done.stderr)
+        self.assertEqual(done.stdout.count("Load statistics of 2 ranks"), 1)
+        report = f"{self.folder.name}/report.json"
+        done = run([WIDEEP, "eplb", "report", "--expert_statistic_path", folder, "--json", report])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        recorded = json.loads(pathlib.Path(report).read_text())
+        iterations = recorded["iter_stop"] - recorded["iter_start"]
+        for layer in recorded["recorded"]["layers"]:
+            self.assertAlmostEqual(sum(layer["tokens"]) * iterations, 4 * 9 * recorded["top_k"], delta=1e-6)
+
     def test_bad_input_is_said_once(self):
         done = mpirun(2, ["eval", "--model", str(ROOT / "models/dsv3-tiny"), "--tp", "2",
                           "--prompts", "/nonexistent.json", "--json", f"{self.folder.name}/x.json"])

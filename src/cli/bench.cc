@@ -16,7 +16,9 @@
 #include "cli/commands.h"
 #include "cli/engine_flags.h"
 #include "cli/gather.h"
+#include "cli/load_report.h"
 #include "engine/dataset.h"
+#include "eplb/report.h"
 
 namespace wideep::cli {
 namespace {
@@ -163,8 +165,31 @@ Result<BenchSummary> measure(const BenchArguments& arguments, engine::Llm& llm,
   return summarize(records, seconds.count(), add_replicas(all));
 }
 
+// The loads of ranks where routed experts were counted; nullopt where they were not.
+Result<std::optional<eplb::LoadReport>> recorded_loads(const engine::Llm& llm) {
+  const engine::StatisticsOutcome* outcome = llm.statistics();
+  if (outcome == nullptr || !outcome->counts) return std::optional<eplb::LoadReport>();
+  ASSIGN_OR_RETURN(eplb::LoadReport report, eplb::make_load_report(*outcome->counts, {}));
+  return std::optional(std::move(report));
+}
+
+std::string loads_text(const eplb::LoadReport& loads) {
+  return fmt::format("\nLoad statistics of {} ranks, iterations {}-{}:\n{}",
+                     loads.recorded->num_ranks, loads.iter_start, loads.iter_stop,
+                     load_table_text(loads));
+}
+
+OrderedJson loads_json(const engine::StatisticsOutcome& outcome, const eplb::LoadReport& loads) {
+  OrderedJson json = {{"expert_statistic_path", outcome.asked.folder},
+                      {"iter_start", loads.iter_start},
+                      {"iter_stop", loads.iter_stop}};
+  json.update(load_view_json(*loads.recorded));
+  return json;
+}
+
 Status write_report(const BenchArguments& arguments, const EngineJob& job, const engine::Llm& llm,
-                    int ranks, const BenchSummary& summary) {
+                    int ranks, const BenchSummary& summary,
+                    const std::optional<eplb::LoadReport>& loads) {
   OrderedJson report = {{"benchmark", arguments.mode}};
   report.update(run_environment());
   report["model"] = {{"folder", job.folder},
@@ -176,6 +201,7 @@ Status write_report(const BenchArguments& arguments, const EngineJob& job, const
                     {"warmup", arguments.warmup},
                     {"seed", arguments.seed}};
   report["results"] = report_json(summary);
+  if (loads) report["load_statistics"] = loads_json(*llm.statistics(), *loads);
   report["config"] = engine_config_yaml(job.engine);
   return write_file(arguments.report_json, report.dump(1) + "\n");
 }
@@ -191,11 +217,13 @@ Status run_rank(const BenchArguments& arguments, const EngineJob& job, engine::L
   }
   ASSIGN_OR_RETURN(const BenchSummary summary,
                    measure(arguments, llm, world, std::move(requests), true));
+  RETURN_IF_ERROR(llm.finish_statistics());
   if (world.rank() != 0) return Status::ok();
+  ASSIGN_OR_RETURN(const std::optional<eplb::LoadReport> loads, recorded_loads(llm));
   if (!arguments.report_json.empty()) {
-    RETURN_IF_ERROR(write_report(arguments, job, llm, world.size(), summary));
+    RETURN_IF_ERROR(write_report(arguments, job, llm, world.size(), summary, loads));
   }
-  fmt::print("{}", report_text(summary));
+  fmt::print("{}{}", report_text(summary), loads ? loads_text(*loads) : "");
   return Status::ok();
 }
 

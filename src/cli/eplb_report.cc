@@ -7,57 +7,21 @@
 
 #include "base/file.h"
 #include "cli/commands.h"
+#include "cli/load_report.h"
 #include "cli/report_flags.h"
 #include "cli/report_html.h"
-#include "cli/text_table.h"
 #include "eplb/report.h"
 
 namespace wideep::cli {
 namespace {
 
 using eplb::LoadReport;
-using eplb::LoadRow;
-using eplb::LoadView;
 
 struct Flags {
   ReportFlags report;
   bool per_expert = false;
   std::string html;
 };
-
-std::string load_table_text(const LoadReport& report) {
-  TextColumn mean{"mean", {}};
-  TextColumn std{"std", {}};
-  TextColumn ratio{"imbalance-ratio", {}};
-  const auto add = [&](const LoadRow& row) {
-    mean.values.push_back(row.mean);
-    std.values.push_back(row.std);
-    ratio.values.push_back(row.imbalance_ratio);
-  };
-  const eplb::LoadTable& table = report.main().table;
-  for (const LoadRow& row : table.rows) add(row);
-  add(table.average);
-  return text_table(row_labels(report.layers), {mean, std, ratio});
-}
-
-OrderedJson row_json(const LoadRow& row) {
-  return {{"mean", row.mean}, {"std", row.std}, {"imbalance_ratio", row.imbalance_ratio}};
-}
-
-OrderedJson view_json(const LoadView& view) {
-  OrderedJson layers = OrderedJson::array();
-  for (const LoadRow& row : view.table.rows) {
-    OrderedJson layer = {{"layer", row.layer}};
-    layer.update(row_json(row));
-    const auto tokens = view.row(static_cast<int>(layers.size()));
-    layer["tokens"] = std::vector<double>(tokens.begin(), tokens.end());
-    layers.push_back(std::move(layer));
-  }
-  return {{"ep_size", view.num_ranks},
-          {"num_slots", view.num_slots},
-          {"average", row_json(view.table.average)},
-          {"layers", std::move(layers)}};
-}
 
 OrderedJson report_json(const Flags& flags, const LoadReport& report) {
   OrderedJson json = {{"expert_statistic_path", flags.report.statistics},
@@ -66,11 +30,11 @@ OrderedJson report_json(const Flags& flags, const LoadReport& report) {
                       {"iter_start", report.iter_start},
                       {"iter_stop", report.iter_stop},
                       {"per_expert", report.per_expert}};
-  if (report.recorded) json["recorded"] = view_json(*report.recorded);
+  if (report.recorded) json["recorded"] = load_view_json(*report.recorded);
   if (report.projected) {
     json["projection_eplb_config_path"] = flags.report.plan;
-    json["projected"] = view_json(*report.projected);
-    json["projected_best_split"] = view_json(*report.best_split);
+    json["projected"] = load_view_json(*report.projected);
+    json["projected_best_split"] = load_view_json(*report.best_split);
   }
   return json;
 }

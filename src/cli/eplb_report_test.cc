@@ -7,6 +7,7 @@
 #include "cli/commands.h"
 #include "eplb/plan_file.h"
 #include "eplb/statistics.h"
+#include "eplb/statistics_writer.h"
 
 namespace wideep::cli {
 namespace {
@@ -124,6 +125,48 @@ TEST_F(EplbReport, ProjectsAPlan) {
   const CommandResult guessed = report({"--projection_eplb_config_path", plan_});
   EXPECT_EQ(guessed.out, result.out);
   EXPECT_THAT(guessed.err, HasSubstr("projected on 2 ranks"));
+}
+
+// Recorded on two ranks with six slots, 0 0 1 2 3 3 in every layer, where the first replica of
+// expert 0 took three quarters of its tokens.
+TEST_F(EplbReport, ShowsSlotsAsTheyWereAndProjectsExperts) {
+  Result<eplb::StatisticsWriter> writer = eplb::StatisticsWriter::create(
+      statistics_, {.num_experts = 4, .top_k = 2, .num_slots = 6, .ep_size = 2});
+  ASSERT_TRUE(writer.is_ok()) << writer.status().message();
+  const std::vector<eplb::RankCounts> slots = {{100, 3, {6, 2, 1, 1, 1, 1}},
+                                               {100, 4, {6, 2, 0, 4, 0, 0}}};
+  const std::vector<eplb::RankCounts> experts = {{100, 3, {8, 1, 1, 2}}, {100, 4, {8, 0, 4, 0}}};
+  const std::vector<eplb::RankCounts> slots_of_idle = {{100, 3, {0, 0, 0, 0, 0, 0}},
+                                                       {100, 4, {0, 0, 0, 0, 0, 0}}};
+  const std::vector<eplb::RankCounts> experts_of_idle = {{100, 3, {0, 0, 0, 0}},
+                                                         {100, 4, {0, 0, 0, 0}}};
+  ASSERT_TRUE(writer->add_counts(0, slots).is_ok());
+  ASSERT_TRUE(writer->add_counts(1, slots_of_idle).is_ok());
+  ASSERT_TRUE(writer->add_expert_counts(0, experts).is_ok());
+  ASSERT_TRUE(writer->add_expert_counts(1, experts_of_idle).is_ok());
+  ASSERT_TRUE(writer->commit().is_ok());
+  // Ranks 9 3 and 8 4.
+  EXPECT_EQ(report({}).out,
+            "Load statistics:\n"
+            "         mean       std  imbalance-ratio\n"
+            "3         6.0  4.242641         0.500000\n"
+            "4         6.0  2.828427         0.333333\n"
+            "average   6.0  3.535534         0.416667\n");
+  ASSERT_EQ(report({"--json", folder_ / "a.json", "--projection_eplb_config_path", plan_,
+                    "--ep_size", "2"})
+                .exit_code,
+            0);
+  const Json both = json("a.json");
+  EXPECT_EQ(both["num_experts"], 4);
+  EXPECT_EQ(both["recorded"]["num_slots"], 6);
+  EXPECT_EQ(both["recorded"]["layers"][0]["tokens"], Json::array({9.0, 3.0}));
+  // Plan 0 0 1 | 0 2 3: two thirds of expert 0 and expert 1 on rank 0.
+  EXPECT_NEAR(both["projected"]["layers"][0]["tokens"][0].get<double>(), 8 * 2 / 3.0 + 1, 1e-9);
+  const CommandResult plan =
+      run_command(add_eplb_generate, {"generate", "--expert_statistic_path", statistics_,
+                                      "--num_slots", "8", "--output_path", folder_ / "new.yaml"});
+  ASSERT_EQ(plan.exit_code, 0) << plan.err;
+  EXPECT_THAT(plan.out, HasSubstr("2 layers, 4 experts in 8 slots on 2 ranks"));
 }
 
 TEST_F(EplbReport, WritesJson) {
