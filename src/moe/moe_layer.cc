@@ -1,168 +1,35 @@
 #include "moe/moe_layer.h"
 
 #include <algorithm>
-#include <cstring>
-#include <numeric>
-#include <utility>
-#include <vector>
 
 #include "kernels/elementwise.h"
-#include "kernels/permute.h"
 
 namespace wideep::moe {
-namespace {
 
-// A gathered row is one piece of memory: x, then weights, then ids.
-int64_t row_width(const MoeShape& shape) {
-  return shape.hidden_size + 2 * shape.top_k;
+void run_experts(Stream& stream, Arena& arena, const ExpertWeights& experts,
+                 std::span<const int> offsets, ConstMatrixView x, MatrixView y) {
+  if (x.rows == 0) return;
+  const Arena::Scope scope(arena);
+  const int intermediate = experts.down.front().in_features;
+  const MatrixView gate_up = arena.matrix(x.rows, 2 * intermediate);
+  kernels::grouped_linear(stream, {x, offsets, experts.gate_up, gate_up});
+  const MatrixView activated = arena.matrix(x.rows, intermediate);
+  kernels::silu_mul(stream, gate_up, activated);
+  kernels::grouped_linear(stream, {activated, offsets, experts.down, y});
 }
 
-// Rows of one of `chunks` even parts of n: [begin, end).
-std::pair<int, int> part(int n, int chunks, int chunk) {
+int64_t expert_scratch_bytes(int64_t rows, int intermediate_size) {
+  return Arena::matrix_bytes(rows, 2 * intermediate_size) +
+         Arena::matrix_bytes(rows, intermediate_size);
+}
+
+int num_chunks(int64_t tokens, int64_t max_num_tokens) {
+  return static_cast<int>(std::max<int64_t>(1, (tokens + max_num_tokens - 1) / max_num_tokens));
+}
+
+RowRange chunk_of(int n, int chunks, int chunk) {
   return {static_cast<int>(int64_t{n} * chunk / chunks),
           static_cast<int>(int64_t{n} * (chunk + 1) / chunks)};
-}
-
-}  // namespace
-
-MoeLayer::MoeLayer(const MoeShape& shape, const ExpertWeights& experts, dist::Communicator* gather,
-                   int max_num_tokens)
-    : shape_(shape), experts_(experts), gather_(gather), max_num_tokens_(max_num_tokens) {
-  CHECK(experts_.gate_up.size() == experts_.down.size());
-  CHECK(max_num_tokens >= 1);
-}
-
-int MoeLayer::chunks(int64_t tokens) const {
-  return static_cast<int>(std::max<int64_t>(1, (tokens + max_num_tokens_ - 1) / max_num_tokens_));
-}
-
-int64_t MoeLayer::scratch_bytes(int max_rows) const {
-  const int64_t ranks = gather_ != nullptr ? gather_->size() : 1;
-  // Every rank may round its part of a chunk up by one row.
-  const int64_t rows = std::min<int64_t>(max_rows * ranks, max_num_tokens_ + ranks);
-  const int64_t pairs = rows * shape_.top_k;
-  int64_t bytes = 2 * Arena::matrix_bytes(pairs, shape_.hidden_size) +
-                  Arena::matrix_bytes(pairs, 3 * shape_.intermediate_size) +
-                  3 * Arena::matrix_bytes(pairs, 1) +
-                  Arena::matrix_bytes(std::ssize(experts_.down) + 1, 1) + 8 * Arena::kAlignment;
-  if (gather_ != nullptr) {
-    bytes += 2 * Arena::matrix_bytes(rows, row_width(shape_)) +
-             2 * Arena::matrix_bytes(rows, shape_.hidden_size) + 2 * Arena::matrix_bytes(pairs, 1);
-  }
-  return bytes;
-}
-
-void MoeLayer::run_experts(Stream& stream, Arena& arena, const MoeInput& input,
-                           MatrixView y) const {
-  const Arena::Scope scope(arena);
-  const int64_t num_pairs = input.x.rows * shape_.top_k;
-  const int num_experts = static_cast<int>(std::ssize(experts_.down));
-
-  kernels::PermutationParams permutation;
-  permutation.ids = {input.ids, static_cast<size_t>(num_pairs)};
-  permutation.group_begin = experts_.first_expert;
-  permutation.num_groups = num_experts;
-  const std::span<int> offsets = arena.take<int>(num_experts + 1);
-  const std::span<int> rows = arena.take<int>(num_pairs);
-  const std::span<int> pairs = arena.take<int>(num_pairs);
-  permutation.offsets = offsets.data();
-  permutation.rows = rows.data();
-  permutation.pairs = pairs.data();
-  kernels::make_permutation(stream, permutation);
-  const int num_rows = offsets.back();
-
-  const MatrixView permuted = arena.matrix(num_rows, shape_.hidden_size);
-  kernels::GatherRowsParams gather;
-  gather.x = input.x;
-  gather.pairs = pairs.first(static_cast<size_t>(num_rows));
-  gather.top_k = shape_.top_k;
-  gather.scales = shape_.weight_scales_input ? input.weights : nullptr;
-  gather.y = permuted;
-  kernels::gather_rows(stream, gather);
-
-  const MatrixView gate_up = arena.matrix(num_rows, 2 * shape_.intermediate_size);
-  kernels::grouped_linear(stream, {permuted, offsets, experts_.gate_up, gate_up});
-  const MatrixView activated = arena.matrix(num_rows, shape_.intermediate_size);
-  kernels::silu_mul(stream, gate_up, activated);
-  const MatrixView down = arena.matrix(num_rows, shape_.hidden_size);
-  kernels::grouped_linear(stream, {activated, offsets, experts_.down, down});
-
-  kernels::CombineRowsParams combine;
-  combine.x = down;
-  combine.rows = rows;
-  combine.weights = shape_.weight_scales_input ? nullptr : input.weights;
-  combine.top_k = shape_.top_k;
-  combine.y = y;
-  kernels::combine_rows(stream, combine);
-}
-
-Status MoeLayer::forward_gathered(Stream& stream, Arena& arena, const MoeInput& input,
-                                  std::span<const int> counts, MatrixView y) const {
-  const Arena::Scope scope(arena);
-  const int64_t hidden = shape_.hidden_size;
-  const int64_t width = row_width(shape_);
-  const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
-  const auto weight_bytes = static_cast<size_t>(shape_.top_k) * sizeof(float);
-
-  const std::span<float> own = arena.take<float>(input.x.rows * width);
-  for (int64_t t = 0; t < input.x.rows; ++t) {
-    float* row = own.data() + t * width;
-    std::memcpy(row, input.x.row<float>(t), static_cast<size_t>(hidden) * sizeof(float));
-    std::memcpy(row + hidden, input.weights + t * shape_.top_k, weight_bytes);
-    std::memcpy(row + hidden + shape_.top_k, input.ids + t * shape_.top_k, weight_bytes);
-  }
-  const std::span<float> all = arena.take<float>(total * width);
-  std::vector<int64_t> sizes;
-  for (const int count : counts) sizes.push_back(count * width * int64_t{sizeof(float)});
-  RETURN_IF_ERROR(gather_->all_gather_v(std::as_bytes(own), sizes, std::as_writable_bytes(all)));
-
-  const std::span<int32_t> ids = arena.take<int32_t>(total * shape_.top_k);
-  const std::span<float> weights = arena.take<float>(total * shape_.top_k);
-  for (int64_t t = 0; t < total; ++t) {
-    const float* row = all.data() + t * width + hidden;
-    std::memcpy(weights.data() + t * shape_.top_k, row, weight_bytes);
-    std::memcpy(ids.data() + t * shape_.top_k, row + shape_.top_k, weight_bytes);
-  }
-  MoeInput gathered;
-  gathered.x = ConstMatrixView(matrix_view(all.data(), total, width)).column_range(0, hidden);
-  gathered.ids = ids.data();
-  gathered.weights = weights.data();
-  const MatrixView sums = arena.matrix(total, hidden);
-  run_experts(stream, arena, gathered, sums);
-
-  sizes.clear();
-  for (const int count : counts) sizes.push_back(count * hidden);
-  return gather_->reduce_scatter_v({sums.row<float>(0), static_cast<size_t>(total * hidden)}, sizes,
-                                   {y.row<float>(0), static_cast<size_t>(y.rows * hidden)});
-}
-
-Status MoeLayer::forward(Stream& stream, Arena& arena, const MoeInput& input,
-                         std::span<const int> dp_tokens, MatrixView y) const {
-  CHECK(y.stride == shape_.hidden_size);
-  const bool is_gathered = gather_ != nullptr;
-  CHECK(!is_gathered || std::ssize(dp_tokens) == gather_->size());
-  const int64_t tokens =
-      is_gathered ? std::accumulate(dp_tokens.begin(), dp_tokens.end(), int64_t{0}) : input.x.rows;
-  if (tokens == 0) return Status::ok();
-  const int num_chunks = chunks(tokens);
-  std::vector<int> counts;
-  for (int chunk = 0; chunk < num_chunks; ++chunk) {
-    const auto [begin, end] = part(static_cast<int>(input.x.rows), num_chunks, chunk);
-    const MoeInput rows = {input.x.row_range(begin, end - begin), input.ids + begin * shape_.top_k,
-                           input.weights + begin * shape_.top_k};
-    const MatrixView y_rows = y.row_range(begin, end - begin);
-    if (!is_gathered) {
-      run_experts(stream, arena, rows, y_rows);
-      continue;
-    }
-    counts.clear();
-    for (const int n : dp_tokens) {
-      const auto [first, last] = part(n, num_chunks, chunk);
-      counts.push_back(last - first);
-    }
-    RETURN_IF_ERROR(forward_gathered(stream, arena, rows, counts, y_rows));
-  }
-  return Status::ok();
 }
 
 }  // namespace wideep::moe

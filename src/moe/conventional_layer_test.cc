@@ -1,4 +1,4 @@
-#include "moe/moe_layer.h"
+#include "moe/conventional_layer.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,123 +8,13 @@
 #include <limits>
 #include <numeric>
 
-#include "base/buffer.h"
-#include "base/random.h"
 #include "base/thread_pool.h"
 #include "dist/world.h"
+#include "moe/moe_testing.h"
 #include "moe/router.h"
 
 namespace wideep::moe {
 namespace {
-
-std::vector<float> random_values(Random& random, int64_t count) {
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& value : values) value = static_cast<float>(2 * random.uniform() - 1);
-  return values;
-}
-
-// All experts of a layer, unpacked.
-struct Experts {
-  Experts(Random& random, int num_experts_in, int hidden_in, int intermediate_in)
-      : num_experts(num_experts_in), hidden(hidden_in), intermediate(intermediate_in) {
-    for (int e = 0; e < num_experts; ++e) {
-      gate_up.push_back(random_values(random, int64_t{2} * intermediate * hidden));
-      down.push_back(random_values(random, int64_t{hidden} * intermediate));
-    }
-  }
-
-  int num_experts;
-  int hidden;
-  int intermediate;
-  std::vector<std::vector<float>> gate_up;  // [2 * intermediate, hidden]
-  std::vector<std::vector<float>> down;     // [hidden, intermediate]
-};
-
-// Tokens of one rank.
-struct Tokens {
-  Tokens(Random& random, const Experts& experts, int count_in, int top_k_in)
-      : count(count_in),
-        top_k(top_k_in),
-        x(random_values(random, int64_t{count} * experts.hidden)) {
-    for (int i = 0; i < count * top_k; ++i) {
-      ids.push_back(static_cast<int32_t>(random.below(experts.num_experts)));
-      weights.push_back(static_cast<float>(random.uniform()));
-    }
-  }
-
-  int count;
-  int top_k;
-  std::vector<float> x;  // [count, hidden]
-  std::vector<int32_t> ids;
-  std::vector<float> weights;
-};
-
-// The layer's definition in double.
-std::vector<double> oracle(const Experts& experts, const Tokens& tokens, bool scales_input) {
-  const int hidden = experts.hidden;
-  std::vector<double> y(static_cast<size_t>(tokens.count) * hidden);
-  for (int pair = 0; pair < tokens.count * tokens.top_k; ++pair) {
-    const int token = pair / tokens.top_k;
-    const int expert = tokens.ids[pair];
-    const double weight = tokens.weights[pair];
-    const auto project = [&](int row) {
-      double sum = 0;
-      for (int i = 0; i < hidden; ++i) {
-        sum += (scales_input ? weight : 1) * tokens.x[token * hidden + i] *
-               experts.gate_up[expert][row * hidden + i];
-      }
-      return sum;
-    };
-    for (int j = 0; j < experts.intermediate; ++j) {
-      const double gate = project(j);
-      const double activated = gate / (1 + std::exp(-gate)) * project(experts.intermediate + j);
-      for (int o = 0; o < hidden; ++o) {
-        y[token * hidden + o] += (scales_input ? 1 : weight) * activated *
-                                 experts.down[expert][o * experts.intermediate + j];
-      }
-    }
-  }
-  return y;
-}
-
-// The part of the experts that one rank holds, packed.
-class RankExperts {
- public:
-  RankExperts(const Experts& experts, int begin, int end, int first_column, int last_column) {
-    const int columns = last_column - first_column;
-    const int hidden = experts.hidden;
-    for (int e = begin; e < end; ++e) {
-      std::vector<float> gate_up;
-      for (const int half : {0, experts.intermediate}) {
-        const float* rows = experts.gate_up[e].data() + (half + first_column) * hidden;
-        gate_up.insert(gate_up.end(), rows, rows + columns * hidden);
-      }
-      std::vector<float> down;
-      for (int o = 0; o < hidden; ++o) {
-        const float* row = experts.down[e].data() + o * experts.intermediate;
-        down.insert(down.end(), row + first_column, row + last_column);
-      }
-      gate_up_.push_back(pack(gate_up, 2 * columns, hidden));
-      down_.push_back(pack(down, hidden, columns));
-    }
-    weights_ = {begin, gate_up_, down_};
-  }
-
-  const ExpertWeights& weights() const { return weights_; }
-
- private:
-  kernels::PackedWeight pack(const std::vector<float>& rows, int out, int in) {
-    memory_.push_back(Buffer::allocate(kernels::packed_weight_bytes(out, in, DType::kF32)).value());
-    kernels::pack_weight_rows(matrix_view(rows.data(), out, in), 0, out, DType::kF32,
-                              memory_.back().data());
-    return {memory_.back().data(), DType::kF32, out, in};
-  }
-
-  std::vector<Buffer> memory_;
-  std::vector<kernels::PackedWeight> gate_up_;
-  std::vector<kernels::PackedWeight> down_;
-  ExpertWeights weights_;
-};
 
 struct Split {
   int moe_tp = 1;
@@ -142,18 +32,20 @@ Result<std::vector<float>> run_rank(const Experts& experts, const Split& split,
                                     dist::Communicator& world) {
   const int ep_rank = world.rank() % split.moe_ep;
   const int tp_rank = world.rank() / split.moe_ep;
-  const RankExperts own(experts, experts.num_experts * ep_rank / split.moe_ep,
-                        experts.num_experts * (ep_rank + 1) / split.moe_ep,
-                        experts.intermediate * tp_rank / split.moe_tp,
-                        experts.intermediate * (tp_rank + 1) / split.moe_tp);
+  const int first_expert = experts.num_experts * ep_rank / split.moe_ep;
+  std::vector<int> ids(
+      static_cast<size_t>(experts.num_experts * (ep_rank + 1) / split.moe_ep - first_expert));
+  std::iota(ids.begin(), ids.end(), first_expert);
+  const PackedExperts own(experts, ids, experts.intermediate * tp_rank / split.moe_tp,
+                          experts.intermediate * (tp_rank + 1) / split.moe_tp);
   MoeShape shape;
   shape.hidden_size = experts.hidden;
   shape.intermediate_size = experts.intermediate * (tp_rank + 1) / split.moe_tp -
                             experts.intermediate * tp_rank / split.moe_tp;
   shape.top_k = tokens.top_k;
   shape.weight_scales_input = scales_input;
-  const MoeLayer layer(shape, own.weights(), split.attention_dp ? &world : nullptr,
-                       split.max_num_tokens);
+  ConventionalLayer layer({shape, first_expert, own.weights(),
+                           split.attention_dp ? &world : nullptr, split.max_num_tokens});
 
   const int max_rows =
       dp_tokens.empty() ? tokens.count : *std::max_element(dp_tokens.begin(), dp_tokens.end());
@@ -196,7 +88,7 @@ void expect_oracle(const Experts& experts, const Split& split, const std::vector
   }
 }
 
-TEST(MoeLayer, EqualsItsDefinitionInEverySplit) {
+TEST(ConventionalLayer, EqualsItsDefinitionInEverySplit) {
   Random random(1);
   for (int round = 0; round < 40; ++round) {
     Split split;
@@ -222,7 +114,7 @@ TEST(MoeLayer, EqualsItsDefinitionInEverySplit) {
   }
 }
 
-TEST(MoeLayer, TakesAllTokensOnOneExpert) {
+TEST(ConventionalLayer, TakesAllTokensOnOneExpert) {
   Random random(2);
   const Experts experts(random, 4, 16, 8);
   std::vector<Tokens> tokens;
@@ -233,7 +125,7 @@ TEST(MoeLayer, TakesAllTokensOnOneExpert) {
   expect_oracle(experts, {1, 4, true}, tokens, false);
 }
 
-TEST(MoeLayer, GivesTheSameBitsAgain) {
+TEST(ConventionalLayer, GivesTheSameBitsAgain) {
   Random random(3);
   const Experts experts(random, 6, 16, 8);
   const Tokens tokens(random, experts, 33, 3);

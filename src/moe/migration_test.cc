@@ -1,0 +1,196 @@
+#include "moe/migration.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "base/random.h"
+#include "dist/world.h"
+#include "eplb/eplb_testing.h"
+
+namespace wideep::moe {
+namespace {
+
+using eplb::Shape;
+
+constexpr size_t kGateUpBytes = 48, kDownBytes = 16;
+
+std::byte value_of(int layer, int expert, size_t i) {
+  return static_cast<std::byte>(layer * 131 + expert * 7 + static_cast<int>(i));
+}
+
+// The slots of one rank, each with bytes that tell layer and expert.
+class RankSlots {
+ public:
+  RankSlots(const Shape& shape, int rank, const std::vector<std::vector<int>>& placements)
+      : shape_(shape), rank_(rank) {
+    for (size_t layer = 0; layer < placements.size(); ++layer) {
+      memory_.emplace_back(shape.slots_per_rank() * (kGateUpBytes + kDownBytes));
+      for (int s = 0; s < shape.slots_per_rank(); ++s) {
+        write(static_cast<int>(layer), placements[layer][rank * shape.slots_per_rank() + s],
+              slot(static_cast<int>(layer), s));
+      }
+    }
+  }
+
+  std::vector<std::vector<SlotBytes>> all() {
+    std::vector<std::vector<SlotBytes>> slots(memory_.size());
+    for (size_t layer = 0; layer < memory_.size(); ++layer) {
+      for (int s = 0; s < shape_.slots_per_rank(); ++s) {
+        slots[layer].push_back(slot(static_cast<int>(layer), s));
+      }
+    }
+    return slots;
+  }
+
+  bool hold(int layer, const std::vector<int>& placement) {
+    for (int s = 0; s < shape_.slots_per_rank(); ++s) {
+      const int expert = placement[rank_ * shape_.slots_per_rank() + s];
+      std::vector<std::byte> expected(kGateUpBytes + kDownBytes);
+      write(layer, expert,
+            {std::span(expected).first(kGateUpBytes), std::span(expected).subspan(kGateUpBytes)});
+      const SlotBytes own = slot(layer, s);
+      if (!std::ranges::equal(own.gate_up, std::span(expected).first(kGateUpBytes)) ||
+          !std::ranges::equal(own.down, std::span(expected).subspan(kGateUpBytes))) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  static void write(int layer, int expert, const SlotBytes& to) {
+    for (size_t i = 0; i < kGateUpBytes; ++i) to.gate_up[i] = value_of(layer, expert, i);
+    for (size_t i = 0; i < kDownBytes; ++i) to.down[i] = value_of(layer, expert, i + 91);
+  }
+
+ private:
+  SlotBytes slot(int layer, int s) {
+    const std::span<std::byte> bytes(memory_[layer]);
+    const size_t begin = s * (kGateUpBytes + kDownBytes);
+    return {bytes.subspan(begin, kGateUpBytes), bytes.subspan(begin + kGateUpBytes, kDownBytes)};
+  }
+
+  Shape shape_;
+  int rank_;
+  std::vector<std::vector<std::byte>> memory_;
+};
+
+class AllExperts : public ExpertSource {
+ public:
+  SlotBytes expert(int layer_index, int expert) const override {
+    RankSlots::write(
+        layer_index, expert,
+        {std::span(memory_).first(kGateUpBytes), std::span(memory_).subspan(kGateUpBytes)});
+    return {std::span(memory_).first(kGateUpBytes), std::span(memory_).subspan(kGateUpBytes)};
+  }
+
+ private:
+  mutable std::vector<std::byte> memory_ = std::vector<std::byte>(kGateUpBytes + kDownBytes);
+};
+
+struct MigrationCase {
+  Shape shape;
+  std::vector<std::vector<int>> start;  // [layers][num_slots]
+  std::vector<LayerPlacement> updates;  // one is added each iteration
+  int max_rounds_per_iter = 1;
+  bool from_source = false;
+};
+
+MigrationCase random_case(Random& random) {
+  MigrationCase made;
+  made.shape = eplb::random_shape(random, 6, 5);
+  const int layers = 1 + static_cast<int>(random.below(3));
+  for (int l = 0; l < layers; ++l) {
+    made.start.push_back(eplb::random_slots(random, made.shape));
+  }
+  for (int i = 0; i < 12; ++i) {
+    LayerPlacement& update = made.updates.emplace_back();
+    update.layer_index = static_cast<int>(random.below(layers));
+    update.slots = eplb::random_slots(random, made.shape);
+  }
+  made.max_rounds_per_iter = 1 + static_cast<int>(random.below(3));
+  made.from_source = random.below(2) == 0;
+  return made;
+}
+
+// Runs a case on one rank: after every iteration the slots hold what was committed, in the end what
+// came last.
+Status run_rank(const MigrationCase& made, dist::Communicator& group) {
+  RankSlots slots(made.shape, group.rank(), made.start);
+  const AllExperts source;
+  MigrationOptions options;
+  options.shape = made.shape;
+  options.group = &group;
+  options.slots = slots.all();
+  options.placements = made.start;
+  options.max_rounds_per_iter = made.max_rounds_per_iter;
+  options.source = made.from_source ? &source : nullptr;
+  ASSIGN_OR_RETURN(Migration migration, Migration::create(std::move(options)));
+  std::vector<std::vector<int>> placements = made.start;
+  size_t committed = 0;
+  for (size_t i = 0; i < made.updates.size() || !migration.is_idle(); ++i) {
+    if (i > 1000) return Status::unavailable("the migration does not end");
+    ASSIGN_OR_RETURN(const auto finished, migration.finish());
+    for (const LayerPlacement& placement : finished) {
+      if (placement.slots != made.updates[committed++].slots) {
+        return Status::unavailable("updates are committed out of order");
+      }
+      placements[placement.layer_index] = placement.slots;
+    }
+    if (i < made.updates.size()) migration.add(made.updates[i]);
+    RETURN_IF_ERROR(migration.issue());
+    for (size_t l = 0; l < placements.size(); ++l) {
+      if (!slots.hold(static_cast<int>(l), placements[l])) {
+        return Status::unavailable("a slot does not hold its expert");
+      }
+    }
+  }
+  return committed == made.updates.size() ? Status::ok()
+                                          : Status::unavailable("an update was lost");
+}
+
+TEST(Migration, BringsEveryExpertToItsSlot) {
+  Random random(1);
+  for (int round = 0; round < 60; ++round) {
+    const MigrationCase made = random_case(random);
+    dist::World world = dist::World::local(made.shape.num_ranks).value();
+    const Status status =
+        world.run([&](dist::Communicator& group) { return run_rank(made, group); });
+    ASSERT_TRUE(status.is_ok()) << "round " << round << ": " << status.message();
+  }
+}
+
+// Two ranks of two slots that exchange both experts: two transfers each way, one round an
+// iteration.
+TEST(Migration, BoundsTheTransfersOfAnIteration) {
+  const Shape shape = {.num_experts = 4, .num_slots = 4, .num_ranks = 2};
+  const std::vector<int> start = {0, 1, 2, 3}, next = {2, 3, 0, 1};
+  dist::World world = dist::World::local(2).value();
+  const Status status = world.run([&](dist::Communicator& group) -> Status {
+    RankSlots slots(shape, group.rank(), {start});
+    MigrationOptions options;
+    options.shape = shape;
+    options.group = &group;
+    options.slots = slots.all();
+    options.placements = {start};
+    ASSIGN_OR_RETURN(Migration migration, Migration::create(std::move(options)));
+    migration.add({0, next, {}});
+    std::vector<int> transfers, commits;
+    for (int i = 0; i < 4; ++i) {
+      RETURN_IF_ERROR(migration.finish().status());
+      RETURN_IF_ERROR(migration.issue());
+      transfers.push_back(migration.work().transfers);
+      commits.push_back(migration.work().commits);
+    }
+    EXPECT_THAT(transfers, testing::ElementsAre(2, 2, 0, 0));
+    EXPECT_THAT(commits, testing::ElementsAre(0, 0, 1, 0));
+    return Status::ok();
+  });
+  EXPECT_TRUE(status.is_ok()) << status.message();
+}
+
+}  // namespace
+}  // namespace wideep::moe

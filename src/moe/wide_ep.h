@@ -1,0 +1,116 @@
+// What the layers of backend WideEP share on one rank: the all-to-all, where experts are, and the
+// online balancer that moves them.
+//
+// Iterations: the ranks of the EP group tell each other their RankState (it rides on the exchange
+// that attention DP needs anyway) and all call begin_iteration() with the same states before the
+// first layer. There counts of the last iteration are summed over the ranks and given to the
+// planner; what the planners of all ranks have decided becomes moves; what has been staged is
+// committed. So a placement changes between two iterations, on all ranks between the same two.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "alltoall/alltoall.h"
+#include "base/status.h"
+#include "dist/communicator.h"
+#include "eplb/online.h"
+#include "moe/migration.h"
+#include "moe/online_planner.h"
+#include "moe/slot_chooser.h"
+
+namespace wideep::moe {
+
+// What a rank tells the others of its EP group at the beginning of an iteration.
+struct RankState {
+  int64_t num_planned = 0;      // iterations whose decisions its planner has
+  uint64_t placement_hash = 0;  // of all layers' slots
+};
+
+// The load of one layer in one iteration.
+struct LayerReport {
+  int layer = 0;
+  double imbalance = 0;  // (max - mean) / mean of the rows that ranks got, over all chunks
+  // The same if each expert were on one rank, the experts in order.
+  double unbalanced = 0;
+};
+
+// What an iteration did, the same on all ranks but for the planner's time.
+struct IterationReport {
+  std::vector<LayerReport> layers;  // those with tokens
+  MigrationWork migration;          // at its beginning
+  int num_turns = 0;                // decisions that were taken up
+  int num_moved = 0;                // of them, new placements
+  double planner_seconds = 0;       // of this rank's planner for them
+};
+
+struct WideEpOptions {
+  eplb::Shape shape;                    // num_ranks: of the EP group
+  std::vector<int> layers;              // decoder layers with experts on this rank, ascending
+  std::vector<std::vector<int>> slots;  // [layers][num_slots] to start from
+  eplb::ReplicaChoice replica_choice = eplb::ReplicaChoice::kPerBatch;
+  alltoall::GroupShape all_to_all;
+  int64_t max_num_tokens = 0;  // of the group in one chunk
+
+  // 0: placements stay.
+  int layer_updates_per_iter = 0;
+  int max_transfers_per_iter = 1;  // experts that a rank receives in an iteration
+  eplb::OnlineOptions online;
+  // For tests; see OnlinePlannerOptions.
+  std::function<std::vector<int>(int, int64_t, std::span<const int>)> forced = {};
+};
+
+class WideEp {
+ public:
+  explicit WideEp(WideEpOptions options);
+
+  // Collective over the EP group, which outlives this, once the weights are loaded.
+  // slots: [layers][slots_per_rank] of this rank. source: where experts are read from; null: peers.
+  Status start(dist::Communicator& group, std::vector<std::vector<SlotBytes>> slots,
+               const ExpertSource* source = nullptr);
+
+  RankState state() const;
+  // Collective. states: [ranks] of the group. kAborted, on every rank, where placements differ.
+  Status begin_iteration(std::span<const RankState> states);
+
+  // For the layers.
+  const WideEpOptions& options() const { return options_; }
+  dist::Communicator& group() const { return *group_; }
+  alltoall::AllToAll& all_to_all() const { return *all_to_all_; }
+  SlotChooser& chooser(int layer_index) { return *choosers_[layer_index]; }
+  // ids [pairs] of this rank's tokens; a chunk's rows went where the all-to-all's plan says.
+  void count(int layer_index, std::span<const int32_t> ids);
+
+  std::span<const int> slots(int layer_index) const { return options_.slots[layer_index]; }
+  // Of the iteration that began last, once it is over. Loads are kept only after observe().
+  void observe() { observes_ = true; }
+  IterationReport report() const;
+
+ private:
+  Status check_same_placements(std::span<const RankState> states) const;
+  Status record_counts();
+  Status take_decisions(std::span<const RankState> states);
+  void place(LayerPlacement placement);
+  uint64_t hash_placements() const;
+
+  WideEpOptions options_;
+  dist::Communicator* group_ = nullptr;
+  std::unique_ptr<alltoall::AllToAll> all_to_all_;
+  std::vector<std::unique_ptr<SlotChooser>> choosers_;  // [layers]
+  std::unique_ptr<OnlinePlanner> planner_;
+  std::optional<Migration> migration_;
+  uint64_t placement_hash_ = 0;
+
+  // Of the current iteration:
+  int64_t iteration_ = -1;
+  std::vector<int64_t> counts_;  // [layers, num_experts] of this rank's tokens
+  bool observes_ = false;
+  std::vector<int64_t> rank_rows_;    // [layers, num_ranks] over all chunks
+  std::vector<int64_t> expert_rows_;  // [layers, num_experts] of all ranks
+  IterationReport report_;            // without layers
+};
+
+}  // namespace wideep::moe

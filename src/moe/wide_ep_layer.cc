@@ -1,0 +1,82 @@
+#include "moe/wide_ep_layer.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+namespace wideep::moe {
+
+WideEpLayer::WideEpLayer(Options options) : options_(std::move(options)) {
+  CHECK(options_.wide_ep != nullptr);
+  CHECK_EQ(std::ssize(options_.slots.down), options_.wide_ep->options().shape.slots_per_rank());
+}
+
+int64_t WideEpLayer::scratch_bytes(int max_rows) const {
+  const WideEpOptions& shared = options_.wide_ep->options();
+  const int64_t ranks = shared.shape.num_ranks;
+  // All tokens of a chunk may come to this rank.
+  const int64_t most = std::min<int64_t>(max_rows * ranks, shared.all_to_all.max_tokens);
+  return expert_scratch_bytes(most * options_.shape.top_k, options_.shape.intermediate_size) +
+         Arena::matrix_bytes(int64_t{max_rows} * options_.shape.top_k, 1) +
+         Arena::matrix_bytes((ranks + 1) * shared.shape.num_experts, 1) + 8 * Arena::kAlignment;
+}
+
+Status WideEpLayer::forward(Stream& stream, Arena& arena, const MoeInput& input,
+                            std::span<const int> dp_tokens, MatrixView y) {
+  const WideEpOptions& shared = options_.wide_ep->options();
+  CHECK_EQ(std::ssize(dp_tokens), shared.shape.num_ranks);
+  const int64_t tokens = std::accumulate(dp_tokens.begin(), dp_tokens.end(), int64_t{0});
+  if (tokens == 0) return Status::ok();
+  const int chunks = num_chunks(tokens, shared.max_num_tokens);
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    const auto [begin, end] = chunk_of(static_cast<int>(input.x.rows), chunks, chunk);
+    const int64_t first_pair = int64_t{begin} * options_.shape.top_k;
+    RETURN_IF_ERROR(forward_chunk(
+        stream, arena,
+        {input.x.row_range(begin, end - begin), input.ids + first_pair, input.weights + first_pair},
+        y.row_range(begin, end - begin)));
+  }
+  return Status::ok();
+}
+
+Status WideEpLayer::choose_slots(Arena& arena, std::span<const int32_t> ids,
+                                 std::span<int32_t> slots) {
+  const Arena::Scope scope(arena);
+  WideEp& shared = *options_.wide_ep;
+  SlotChooser& chooser = shared.chooser(options_.layer_index);
+  SlotChooser::Batch batch;
+  batch.rank = shared.group().rank();
+  batch.ids = ids;
+  if (chooser.needs_counts()) {
+    const int num_experts = shared.options().shape.num_experts;
+    const std::span<int32_t> own = arena.take<int32_t>(num_experts);
+    std::ranges::fill(own, 0);
+    for (const int32_t id : ids) {
+      if (id >= 0) ++own[id];
+    }
+    const std::span<int32_t> all =
+        arena.take<int32_t>(int64_t{shared.group().size()} * num_experts);
+    RETURN_IF_ERROR(shared.group().all_gather(std::as_bytes(own), std::as_writable_bytes(all)));
+    batch.counts = all;
+  }
+  chooser.choose(batch, slots);
+  return Status::ok();
+}
+
+Status WideEpLayer::forward_chunk(Stream& stream, Arena& arena, const MoeInput& input,
+                                  MatrixView y) {
+  const Arena::Scope scope(arena);
+  WideEp& shared = *options_.wide_ep;
+  alltoall::AllToAll& all_to_all = shared.all_to_all();
+  const std::span<const int32_t> ids = input.all_ids(options_.shape.top_k);
+  const std::span<int32_t> slots = arena.take<int32_t>(std::ssize(ids));
+  RETURN_IF_ERROR(choose_slots(arena, ids, slots));
+  RETURN_IF_ERROR(all_to_all.plan(stream, {input.x.rows, slots, input.weights}));
+  shared.count(options_.layer_index, ids);
+  if (options_.on_slots) options_.on_slots(slots);
+  ASSIGN_OR_RETURN(const alltoall::Received received, all_to_all.dispatch(stream, input.x));
+  run_experts(stream, arena, options_.slots, received.offsets, received.rows, received.outputs);
+  return all_to_all.combine(stream, y);
+}
+
+}  // namespace wideep::moe
