@@ -7,7 +7,10 @@
 //
 //   plan      says where this rank's tokens go, hears where everybody's go
 //   dispatch  rows to the slots' ranks, in the order (slot, source rank, token, k)
-//   combine   y = sum over k of weight x row, in an order that does not depend on timing
+//   combine   y = sum over k of weight x row, in an order that does not depend on timing. Reduced:
+//             on the slots' rank first, in the order of k, then over ranks in their order; one row
+//             a token and rank travels. Exact: every row travels, and the token's rank sums in the
+//             order of k, so the bits do not depend on placement, replicas or the number of ranks.
 //
 // The same input gives the same bytes on every transport and in every run. What differs between
 // ranks that should agree (sizes, order of calls) is an error on all of them (dist/communicator.h).
@@ -20,18 +23,10 @@
 #include "base/status.h"
 #include "base/stream.h"
 #include "base/tensor.h"
+#include "config/balancer_config.h"
 #include "dist/communicator.h"
 
 namespace wideep::alltoall {
-
-enum class CombineMode {
-  // Rows are summed on their slot's rank first, in the order of k, then over ranks in their order:
-  // one row a token and rank travels. The last bits depend on which ranks the slots are on.
-  kReduced,
-  // Every row travels, and the token's rank sums in the order of k: the bits do not depend on
-  // placement, replica choice or the number of ranks.
-  kExact,
-};
 
 enum class Transport {
   kAuto,          // kSharedMemory where the ranks are threads of one process, else kMessages

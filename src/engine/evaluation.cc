@@ -12,6 +12,7 @@
 #include "base/stream.h"
 #include "config/mapping.h"
 #include "dist/groups.h"
+#include "engine/dp_exchange.h"
 #include "models/model.h"
 #include "models/weight_source.h"
 
@@ -158,10 +159,8 @@ class Evaluator : public models::RoutingObserver {
       models::Batch batch = next_batch();
       const auto rows = static_cast<int>(batch.token_ids.size());
       if (is_attention_dp()) {
-        batch.dp_tokens.resize(groups_.tp->size());
-        RETURN_IF_ERROR(groups_.tp->all_gather(std::as_bytes(std::span(&rows, 1)),
-                                               std::as_writable_bytes(std::span(batch.dp_tokens))));
-        if (std::ranges::all_of(batch.dp_tokens, [](int n) { return n == 0; })) break;
+        ASSIGN_OR_RETURN(const bool any, exchange_dp_state(groups_, model_, rows, batch));
+        if (!any) break;
       } else if (rows == 0) {
         break;
       }

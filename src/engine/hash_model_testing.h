@@ -29,6 +29,7 @@ class HashModel : public models::Model {
   void set_kv_memory(const models::KvMemory& memory) override { memory_ = memory; }
   void add_routing_observer(models::RoutingObserver&) override {}
   void remove_routing_observer(models::RoutingObserver&) override {}
+  moe::WideEp* wide_ep() override { return nullptr; }
 
   // Iteration `at` (from 0) fails with `status`.
   void fail_at(int at, Status status) {

@@ -67,10 +67,8 @@ Status check_engine_can(const EngineConfig& config) {
     refuse("cache_transceiver_config", "a map",
            "the engine does not move KV caches between servers");
   }
-  if (config.moe.load_balancer) {
-    refuse("moe_config.load_balancer", "a balancer", "the engine keeps each expert in one place");
-  } else if (config.moe.backend == MoeBackend::kWideEp) {
-    refuse("moe_config.backend", to_string(config.moe.backend), "the engine runs CUTLASS");
+  if (config.moe.load_balancer && config.moe.load_balancer->weight_source == WeightSource::kHost) {
+    refuse("moe_config.load_balancer.weight_source", "host", "the engine takes experts from peers");
   }
   if (config.parallel.enable_lm_head_tp_in_adp) {
     refuse("enable_lm_head_tp_in_adp", "true", "attention-DP ranks each have the whole head");

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "engine/dp_exchange.h"
 #include "kernels/sampling.h"
 
 namespace wideep::engine {
@@ -154,14 +155,8 @@ void Replica::apply(Orders orders) {
 }
 
 Result<bool> Replica::exchange_tokens(int num_tokens) {
-  if (!options_.attention_dp || groups_.tp->size() == 1) {
-    batch_.dp_tokens.assign(options_.attention_dp ? 1 : 0, num_tokens);
-    return num_tokens > 0;
-  }
-  batch_.dp_tokens.resize(static_cast<size_t>(groups_.tp->size()));
-  RETURN_IF_ERROR(groups_.tp->all_gather(std::as_bytes(std::span(&num_tokens, 1)),
-                                         std::as_writable_bytes(std::span(batch_.dp_tokens))));
-  return std::ranges::any_of(batch_.dp_tokens, [](int tokens) { return tokens > 0; });
+  if (!options_.attention_dp) return num_tokens > 0;
+  return exchange_dp_state(groups_, *options_.model, num_tokens, batch_);
 }
 
 Status Replica::run_iteration(const Iteration& iteration) {

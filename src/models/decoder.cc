@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <numeric>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/norm.h"
 #include "kernels/rope.h"
+#include "models/wide_ep_setup.h"
 
 namespace wideep::models {
 namespace {
@@ -72,6 +74,7 @@ Result<std::unique_ptr<Model>> Decoder::create(Stream& stream, const ModelOption
   }
   RETURN_IF_ERROR(decoder->store_.load(stream, *options.source));
   ASSIGN_OR_RETURN(decoder->scratch_, Buffer::allocate(decoder->scratch_bytes()));
+  RETURN_IF_ERROR(decoder->start_wide_ep());
   return std::unique_ptr<Model>(std::move(decoder));
 }
 
@@ -85,6 +88,24 @@ Decoder::Decoder(Stream& stream, const ModelOptions& options)
       rope_(rope_frequencies(options.config->rope, rope_columns(*options.config))) {
   options_.mapping = &mapping_;
   if (options.rope_frequency_dtype == DType::kBF16) round_to_bf16(rope_);
+  if (options_.engine->moe.backend == MoeBackend::kWideEp) {
+    wide_ep_ =
+        std::make_unique<moe::WideEp>(wide_ep_options(config_, *options_.engine, mapping_, range_));
+  }
+}
+
+Status Decoder::start_wide_ep() {
+  if (wide_ep_ == nullptr) return Status::ok();
+  std::vector<std::vector<moe::SlotBytes>> slots;
+  for (const Layer& layer : layers_) {
+    const moe::ExpertWeights weights = layer.feed_forward->slot_weights();
+    if (weights.down.empty()) continue;
+    std::vector<moe::SlotBytes>& of_layer = slots.emplace_back();
+    for (size_t s = 0; s < weights.down.size(); ++s) {
+      of_layer.push_back({store_.memory_of(weights.gate_up[s]), store_.memory_of(weights.down[s])});
+    }
+  }
+  return wide_ep_->start(*options_.groups->moe_ep, std::move(slots));
 }
 
 void Decoder::plan_weights() {
@@ -118,7 +139,8 @@ Decoder::Layer Decoder::plan_layer(int layer) {
   attention.share = head_share(config_, attention_tp(), attention_tp_rank());
   attention.weight_dtype = options_.weight_dtype;
   planned.attention = make_attention(attention, store_);
-  planned.feed_forward = make_feed_forward({&options_, rank_, layer, prefix, &observer_}, store_);
+  planned.feed_forward =
+      make_feed_forward({&options_, rank_, layer, prefix, &observer_, wide_ep_.get()}, store_);
   return planned;
 }
 
@@ -129,7 +151,11 @@ KvSpec Decoder::kv_spec() const {
 }
 
 ModelMemory Decoder::memory() const {
-  return {store_.bytes(), scratch_.size()};
+  int64_t activations = scratch_.size();
+  if (wide_ep_ != nullptr) {
+    activations += alltoall::AllToAll::buffer_bytes(wide_ep_->options().all_to_all);
+  }
+  return {store_.bytes(), activations};
 }
 
 int64_t Decoder::scratch_bytes() const {
@@ -324,9 +350,15 @@ Status Decoder::write_logits(const ForwardPass& pass, const Batch& batch, const 
   return gather_logits(own, logits, *pass.arena);
 }
 
+Status Decoder::begin_wide_ep(const Batch& batch) {
+  if (!is_attention_dp()) return wide_ep_->begin_iteration(std::array{wide_ep_->state()});
+  return wide_ep_->begin_iteration(batch.balancer_states);
+}
+
 Status Decoder::forward(const Batch& batch, MatrixView logits) {
   CHECK(std::ssize(batch.token_ids) <= options_.engine->max_num_tokens);
   CHECK(std::ssize(batch.dp_tokens) == (is_attention_dp() ? mapping_.tp() : 0));
+  if (wide_ep_ != nullptr) RETURN_IF_ERROR(begin_wide_ep(batch));
   Arena arena(scratch_.span<std::byte>(scratch_.size()));
   const ForwardPass pass = begin_pass(batch, arena);
   const std::vector<int> dp_rows = own_rows_of_dp(batch);

@@ -36,6 +36,7 @@ class Decoder : public Model {
     observers_.remove(observer);
     observer_ = observers_.target();
   }
+  moe::WideEp* wide_ep() override { return wide_ep_.get(); }
   Status forward(const Batch& batch, MatrixView logits) override;
 
  private:
@@ -55,6 +56,8 @@ class Decoder : public Model {
 
   Decoder(Stream& stream, const ModelOptions& options);
   void plan_weights();
+  Status start_wide_ep();
+  Status begin_wide_ep(const Batch& batch);
   Layer plan_layer(int layer);
   int64_t scratch_bytes() const;
 
@@ -98,6 +101,8 @@ class Decoder : public Model {
   const std::vector<float>* final_norm_ = nullptr;
   std::vector<Layer> layers_;
   Buffer scratch_;
+  // Last, so that it goes first: it waits for ranks that still read this one's activations.
+  std::unique_ptr<moe::WideEp> wide_ep_;  // null: backend CUTLASS
 };
 
 }  // namespace wideep::models

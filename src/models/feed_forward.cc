@@ -3,15 +3,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
-#include "moe/moe_layer.h"
+#include "moe/conventional_layer.h"
 #include "moe/router.h"
+#include "moe/wide_ep_layer.h"
 
 namespace wideep::models {
 namespace {
@@ -75,17 +78,24 @@ class MoeBlock : public FeedForward {
   Status forward(const ForwardPass& pass, ConstMatrixView x, std::span<const int> dp_rows,
                  MatrixView y) const override;
   int64_t scratch_bytes(int max_rows) const override;
+  moe::ExpertWeights slot_weights() const override {
+    return options_.wide_ep != nullptr ? expert_weights_ : moe::ExpertWeights{};
+  }
 
  private:
   const ModelConfig& config() const { return *options_.model->config; }
   bool is_attention_dp() const { return options_.model->engine->parallel.enable_attention_dp; }
   void plan_router(const std::string& prefix, WeightStore& store);
-  void plan_experts(const std::string& prefix, WeightStore& store);
+  void plan_experts(const std::string& prefix, std::span<const int> experts, const Share& columns,
+                    WeightStore& store);
+  void make_conventional(const std::string& prefix, const moe::MoeShape& shape, WeightStore& store);
+  void make_wide_ep(const std::string& prefix, const moe::MoeShape& shape, WeightStore& store);
   void plan_shared(const std::string& prefix, WeightStore& store);
 
   FeedForwardOptions options_;
   std::optional<moe::Router> router_;
-  std::optional<moe::MoeLayer> experts_;
+  moe::ExpertWeights expert_weights_;
+  std::unique_ptr<moe::MoeLayer> experts_;
   std::unique_ptr<DenseMlp> shared_;
 };
 
@@ -93,7 +103,13 @@ MoeBlock::MoeBlock(const FeedForwardOptions& options, WeightStore& store) : opti
   const bool is_llama = config().family == ModelFamily::kLlama4;
   const std::string prefix = options.prefix + (is_llama ? "feed_forward." : "mlp.");
   plan_router(prefix, store);
-  plan_experts(prefix, store);
+  moe::MoeShape shape;
+  shape.hidden_size = config().hidden_size;
+  shape.intermediate_size = config().moe.intermediate_size;
+  shape.top_k = config().moe.top_k;
+  shape.weight_scales_input = config().moe.scoring == Scoring::kSigmoidInput;
+  options_.wide_ep != nullptr ? make_wide_ep(prefix, shape, store)
+                              : make_conventional(prefix, shape, store);
   plan_shared(prefix, store);
 }
 
@@ -110,16 +126,58 @@ void MoeBlock::plan_router(const std::string& prefix, WeightStore& store) {
   router_.emplace(moe, gate, bias);
 }
 
-void MoeBlock::plan_experts(const std::string& prefix, WeightStore& store) {
+void MoeBlock::make_conventional(const std::string& prefix, const moe::MoeShape& shape,
+                                 WeightStore& store) {
   const MoeModelConfig& moe = config().moe;
-  const int hidden = config().hidden_size;
   const Mapping& mapping = *options_.model->mapping;
-  const Share experts = share_of(moe.num_experts, mapping.moe_ep(), options_.rank.moe_ep_rank);
+  const Share share = share_of(moe.num_experts, mapping.moe_ep(), options_.rank.moe_ep_rank);
+  std::vector<int> experts(static_cast<size_t>(share.size()));
+  std::iota(experts.begin(), experts.end(), share.begin);
   const Share columns =
       share_of(moe.intermediate_size, mapping.moe_tp(), options_.rank.moe_tp_rank);
+  plan_experts(prefix, experts, columns, store);
+  moe::ConventionalLayer::Options layer;
+  layer.shape = shape;
+  layer.shape.intermediate_size = columns.size();
+  layer.first_expert = share.begin;
+  layer.experts = expert_weights_;
+  layer.gather = is_attention_dp() ? options_.model->groups->tp.get() : nullptr;
+  layer.max_num_tokens =
+      options_.model->engine->moe.max_num_tokens.value_or(std::numeric_limits<int>::max());
+  experts_ = std::make_unique<moe::ConventionalLayer>(layer);
+}
+
+void MoeBlock::make_wide_ep(const std::string& prefix, const moe::MoeShape& shape,
+                            WeightStore& store) {
+  const moe::WideEpOptions& shared = options_.wide_ep->options();
+  const auto layer_index =
+      static_cast<int>(std::ranges::find(shared.layers, options_.layer) - shared.layers.begin());
+  const int slots_per_rank = shared.shape.slots_per_rank();
+  const std::span<const int> own = options_.wide_ep->slots(layer_index)
+                                       .subspan(static_cast<size_t>(options_.rank.moe_ep_rank) *
+                                                    static_cast<size_t>(slots_per_rank),
+                                                static_cast<size_t>(slots_per_rank));
+  plan_experts(prefix, own, {0, shape.intermediate_size}, store);
+  moe::WideEpLayer::Options layer;
+  layer.shape = shape;
+  layer.wide_ep = options_.wide_ep;
+  layer.layer_index = layer_index;
+  layer.slots = expert_weights_;
+  layer.on_slots = [this](std::span<const int32_t> slots) {
+    if (RoutingObserver* observer = *options_.observer; observer != nullptr) {
+      observer->on_slots(options_.layer, slots);
+    }
+  };
+  experts_ = std::make_unique<moe::WideEpLayer>(std::move(layer));
+}
+
+void MoeBlock::plan_experts(const std::string& prefix, std::span<const int> experts,
+                            const Share& columns, WeightStore& store) {
+  const MoeModelConfig& moe = config().moe;
+  const int hidden = config().hidden_size;
   std::vector<std::vector<MatrixRequest>> gate_ups;
   std::vector<std::vector<MatrixRequest>> downs;
-  for (int expert = experts.begin; expert < experts.end; ++expert) {
+  for (const int expert : experts) {
     if (config().family == ModelFamily::kLlama4) {
       // Gate and up are the two halves of one tensor's columns, stored [experts, in, out].
       const std::string gate_up = prefix + "experts.gate_up_proj";
@@ -137,18 +195,9 @@ void MoeBlock::plan_experts(const std::string& prefix, WeightStore& store) {
       downs.push_back({columns_of(name + "down_proj.weight", hidden, columns)});
     }
   }
-  moe::ExpertWeights weights;
-  weights.first_expert = experts.begin;
-  weights.gate_up = store.add_linear_group(std::move(gate_ups), options_.model->weight_dtype);
-  weights.down = store.add_linear_group(std::move(downs), options_.model->weight_dtype);
-  moe::MoeShape shape;
-  shape.hidden_size = hidden;
-  shape.intermediate_size = columns.size();
-  shape.top_k = moe.top_k;
-  shape.weight_scales_input = moe.scoring == Scoring::kSigmoidInput;
-  experts_.emplace(
-      shape, weights, is_attention_dp() ? options_.model->groups->tp.get() : nullptr,
-      options_.model->engine->moe.max_num_tokens.value_or(std::numeric_limits<int>::max()));
+  expert_weights_.gate_up =
+      store.add_linear_group(std::move(gate_ups), options_.model->weight_dtype);
+  expert_weights_.down = store.add_linear_group(std::move(downs), options_.model->weight_dtype);
 }
 
 void MoeBlock::plan_shared(const std::string& prefix, WeightStore& store) {
@@ -174,6 +223,9 @@ Status MoeBlock::forward(const ForwardPass& pass, ConstMatrixView x, std::span<c
   if (RoutingObserver* observer = *options_.observer; observer != nullptr) {
     observer->on_routing(options_.layer, pass.own_begin, ids, moe.top_k);
   }
+  // One rank alone has no need of attention DP to spread experts.
+  const std::array<int, 1> own_rows = {static_cast<int>(x.rows)};
+  if (options_.wide_ep != nullptr && dp_rows.empty()) dp_rows = own_rows;
   RETURN_IF_ERROR(
       experts_->forward(*pass.stream, *pass.arena, {x, ids.data(), weights.data()}, dp_rows, y));
   if (shared_ == nullptr) return Status::ok();

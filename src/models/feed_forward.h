@@ -13,6 +13,8 @@
 #include "models/forward_pass.h"
 #include "models/model.h"
 #include "models/weights.h"
+#include "moe/moe_layer.h"
+#include "moe/wide_ep.h"
 
 namespace wideep::models {
 
@@ -25,6 +27,8 @@ class FeedForward {
   virtual Status forward(const ForwardPass& pass, ConstMatrixView x, std::span<const int> dp_rows,
                          MatrixView y) const = 0;
   virtual int64_t scratch_bytes(int max_rows) const = 0;
+  // The slots of this rank, with backend WideEP; else none.
+  virtual moe::ExpertWeights slot_weights() const { return {}; }
 };
 
 struct FeedForwardOptions {
@@ -33,6 +37,7 @@ struct FeedForwardOptions {
   int layer = 0;
   std::string prefix;                          // of the layer's tensors: "model.layers.3."
   RoutingObserver* const* observer = nullptr;  // where the model keeps its observer, null or not
+  moe::WideEp* wide_ep = nullptr;              // null: backend CUTLASS
 };
 
 // Plans the weights in the store; they are there after its load().

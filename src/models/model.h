@@ -20,6 +20,7 @@
 #include "config/model_config.h"
 #include "dist/groups.h"
 #include "models/weight_source.h"
+#include "moe/wide_ep.h"
 
 namespace wideep::models {
 
@@ -63,6 +64,9 @@ struct Batch {
   std::vector<int> logits_rows;          // ascending: the rows whose logits are wanted
   // [tp] tokens of every rank of the tp group in this iteration, with attention DP; else empty.
   std::vector<int> dp_tokens;
+  // [tp] balancer_state() of every rank of the tp group before this iteration, with attention DP
+  // and backend WideEP; else empty.
+  std::vector<moe::RankState> balancer_states;
 };
 
 // Sees the experts that tokens were routed to, e.g. to count them. Called by forward(), on its
@@ -130,6 +134,9 @@ class Model {
   // Between calls of forward(); without observers routing costs nothing more.
   virtual void add_routing_observer(RoutingObserver& observer) = 0;
   virtual void remove_routing_observer(RoutingObserver& observer) = 0;
+
+  // What backend WideEP has to say: null with CUTLASS.
+  virtual moe::WideEp* wide_ep() = 0;
 
   // Runs the batch; logits [logits_rows, vocab_size] kF32 are written on every rank of the last
   // pipeline stage (the whole vocabulary, also with TP) and left alone on the others.

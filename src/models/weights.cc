@@ -44,6 +44,10 @@ Share share_of(int total, int parts, int part) {
           static_cast<int>(int64_t{total} * (part + 1) / parts)};
 }
 
+std::span<std::byte> WeightStore::memory_of(const kernels::PackedWeight& weight) const {
+  return memory_.span<std::byte>(packed_bytes(weight), weight.data - memory_.data());
+}
+
 int64_t WeightStore::reserve(int64_t bytes) {
   const int64_t offset = bytes_;
   bytes_ += Arena::padded(bytes);

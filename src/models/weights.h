@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,10 @@ class WeightStore {
   Status load(Stream& stream, WeightSource& source);
 
   int64_t bytes() const { return bytes_; }
+
+  // The memory of a weight of this store, after load(): expert slots are written to when experts
+  // move.
+  std::span<std::byte> memory_of(const kernels::PackedWeight& weight) const;
 
  private:
   struct LinearGroup {

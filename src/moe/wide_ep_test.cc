@@ -22,7 +22,6 @@
 namespace wideep::moe {
 namespace {
 
-using alltoall::CombineMode;
 using alltoall::Transport;
 using eplb::ReplicaChoice;
 using eplb::Shape;

@@ -1,0 +1,15 @@
+// What attention-DP ranks tell each other before an iteration.
+#pragma once
+
+#include "base/status.h"
+#include "dist/groups.h"
+#include "models/model.h"
+
+namespace wideep::engine {
+
+// Collective over the tp group: fills batch.dp_tokens and batch.balancer_states. Returns whether
+// any rank has tokens; if none has, there is no iteration.
+Result<bool> exchange_dp_state(const dist::Groups& groups, models::Model& model, int num_tokens,
+                               models::Batch& batch);
+
+}  // namespace wideep::engine

@@ -1,0 +1,55 @@
+#include "models/wide_ep_setup.h"
+
+#include <algorithm>
+
+#include "eplb/evaluate.h"
+
+namespace wideep::models {
+namespace {
+
+// A re-plan may move this many experts of a layer for each rank. More would be planned for longer
+// than the load that they are planned for lasts.
+constexpr int kTransfersPerRank = 2;
+
+void set_online(const BalancerConfig& balancer, moe::WideEpOptions& options) {
+  options.layer_updates_per_iter = balancer.layer_updates_per_iter;
+  options.max_transfers_per_iter = balancer.max_transfers_per_iter;
+  options.online.decay = balancer.decay;
+  options.online.min_gain = balancer.min_gain;
+  options.online.replica_choice = balancer.replica_choice;
+  options.online.plan.algorithm = balancer.algorithm;
+  options.online.plan.max_transfers = kTransfersPerRank * options.shape.num_ranks;
+}
+
+}  // namespace
+
+moe::WideEpOptions wide_ep_options(const ModelConfig& model, const EngineConfig& engine,
+                                   const Mapping& mapping, const Mapping::Layers& layers) {
+  const BalancerConfig balancer = engine.moe.load_balancer.value_or(BalancerConfig{});
+  moe::WideEpOptions options;
+  options.shape = {.num_experts = model.moe.num_experts,
+                   .num_slots = balancer.num_slots.value_or(model.moe.num_experts),
+                   .num_ranks = mapping.moe_ep()};
+  for (const int layer : model.moe_layers) {
+    if (layer < layers.begin || layer >= layers.end) continue;
+    options.layers.push_back(layer);
+    const auto given = balancer.initial_global_assignments.find(layer);
+    options.slots.push_back(given != balancer.initial_global_assignments.end()
+                                ? given->second
+                                : eplb::default_assignment(options.shape));
+  }
+  options.replica_choice = balancer.replica_choice;
+  const int64_t most = int64_t{engine.max_num_tokens} * mapping.moe_ep();
+  options.max_num_tokens = std::min<int64_t>(engine.moe.max_num_tokens.value_or(INT32_MAX), most);
+  options.all_to_all.num_slots = options.shape.num_slots;
+  options.all_to_all.top_k = model.moe.top_k;
+  options.all_to_all.hidden_size = model.hidden_size;
+  // Every rank may round its part of a chunk up by one token.
+  options.all_to_all.max_tokens = std::min(most, options.max_num_tokens + mapping.moe_ep());
+  options.all_to_all.combine = balancer.combine;
+  options.all_to_all.weight_scales_input = model.moe.scoring == Scoring::kSigmoidInput;
+  set_online(balancer, options);
+  return options;
+}
+
+}  // namespace wideep::models
