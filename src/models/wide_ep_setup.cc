@@ -1,8 +1,7 @@
 #include "models/wide_ep_setup.h"
 
 #include <algorithm>
-
-#include "eplb/evaluate.h"
+#include <vector>
 
 namespace wideep::models {
 namespace {
@@ -34,9 +33,8 @@ moe::WideEpOptions wide_ep_options(const ModelConfig& model, const EngineConfig&
     if (layer < layers.begin || layer >= layers.end) continue;
     options.layers.push_back(layer);
     const auto given = balancer.initial_global_assignments.find(layer);
-    options.slots.push_back(given != balancer.initial_global_assignments.end()
-                                ? given->second
-                                : eplb::default_assignment(options.shape));
+    const bool is_given = given != balancer.initial_global_assignments.end();
+    options.slots.push_back(is_given ? given->second : std::vector<int>());
   }
   options.replica_choice = balancer.replica_choice;
   const int64_t most = int64_t{engine.max_num_tokens} * mapping.moe_ep();

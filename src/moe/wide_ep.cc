@@ -7,6 +7,8 @@
 #include <numeric>
 #include <utility>
 
+#include "eplb/evaluate.h"
+
 namespace wideep::moe {
 namespace {
 
@@ -30,7 +32,8 @@ WideEp::WideEp(WideEpOptions options)
       rank_rows_(options_.layers.size() * options_.shape.num_ranks),
       expert_rows_(options_.layers.size() * options_.shape.num_experts) {
   CHECK_EQ(options_.layers.size(), options_.slots.size());
-  for (const std::vector<int>& slots : options_.slots) {
+  for (std::vector<int>& slots : options_.slots) {
+    if (slots.empty()) slots = eplb::default_assignment(options_.shape);
     choosers_.push_back(
         std::make_unique<SlotChooser>(options_.replica_choice, options_.shape, slots));
   }

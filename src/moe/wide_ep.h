@@ -48,9 +48,10 @@ struct IterationReport {
 };
 
 struct WideEpOptions {
-  eplb::Shape shape;                    // num_ranks: of the EP group
-  std::vector<int> layers;              // decoder layers with experts on this rank, ascending
-  std::vector<std::vector<int>> slots;  // [layers][num_slots] to start from
+  eplb::Shape shape;        // num_ranks: of the EP group
+  std::vector<int> layers;  // decoder layers with experts on this rank, ascending
+  // [layers][num_slots] to start from; an empty row: TensorRT-LLM's default assignment.
+  std::vector<std::vector<int>> slots;
   eplb::ReplicaChoice replica_choice = eplb::ReplicaChoice::kPerBatch;
   alltoall::GroupShape all_to_all;
   int64_t max_num_tokens = 0;  // of the group in one chunk
