@@ -42,6 +42,8 @@ struct Layout {
   ParallelConfig parallel;
   std::optional<int> moe_max_num_tokens = std::nullopt;
   int max_num_tokens = 2048;
+  // Backend WideEP where there is one.
+  std::optional<BalancerConfig> balancer = std::nullopt;
 };
 
 Result<std::vector<Evaluation>> run(const Fixture& fixture, const Layout& layout,
@@ -53,6 +55,8 @@ Result<std::vector<Evaluation>> run(const Fixture& fixture, const Layout& layout
   job.engine.parallel = layout.parallel;
   job.engine.moe.max_num_tokens = layout.moe_max_num_tokens;
   job.engine.max_num_tokens = layout.max_num_tokens;
+  if (layout.balancer) job.engine.moe.backend = MoeBackend::kWideEp;
+  job.engine.moe.load_balancer = layout.balancer;
   job.dtype = dtype;
   job.rope_frequency_dtype = fixture.rope_frequency_dtype;
   job.num_greedy = num_greedy;
@@ -277,6 +281,89 @@ TEST(Evaluation, OfGroupedQueryModelsIsTheSameInLayouts) {
                                parallel.tensor_parallel_size, parallel.pipeline_parallel_size,
                                parallel.context_parallel_size));
       expect_same_as_one_rank(fixture, {parallel});
+    }
+  }
+}
+
+// Two spare slots a rank; where the experts do not divide, more.
+BalancerConfig balancer_of(int ep, CombineMode combine) {
+  BalancerConfig balancer;
+  balancer.num_slots = (64 + ep - 1) / ep * ep + 2 * ep;
+  balancer.combine = combine;
+  return balancer;
+}
+
+Layout wide_ep(int ep, const BalancerConfig& balancer) {
+  Layout layout = {sizes(ep, 1, 1, ep, true)};
+  layout.balancer = balancer;
+  return layout;
+}
+
+// With combine: exact the logits are those of one rank to the last bit: for every EP size, plan,
+// replica choice and chunking, and while experts move.
+void expect_bits_of_one_rank(const Layout& layout) {
+  const Reference reference = read_reference(kDeepSeek, 260);
+  const std::vector<Evaluation>& expected = one_rank(kDeepSeek, reference.prompts);
+  const auto results = run(kDeepSeek, layout, reference.prompts, 8);
+  ASSERT_TRUE(results.is_ok()) << results.status().message();
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const Evaluation& actual = results.value()[i];
+    EXPECT_EQ(actual.greedy, expected[i].greedy) << actual.name;
+    EXPECT_EQ(actual.top_logits, expected[i].top_logits) << actual.name;
+    EXPECT_EQ(actual.logits_l2, expected[i].logits_l2) << actual.name;
+    EXPECT_EQ(actual.mean_nll, expected[i].mean_nll) << actual.name;
+    EXPECT_EQ(actual.routed_experts, expected[i].routed_experts) << actual.name;
+  }
+}
+
+TEST(WideEpEvaluation, ExactIsOneRankForEveryEpSize) {
+  for (int ep = 1; ep <= 9; ++ep) {
+    SCOPED_TRACE(fmt::format("EP {}", ep));
+    expect_bits_of_one_rank(wide_ep(ep, balancer_of(ep, CombineMode::kExact)));
+  }
+}
+
+TEST(WideEpEvaluation, ExactIsOneRankForEveryReplicaChoiceAndChunking) {
+  for (const ReplicaChoice choice :
+       {ReplicaChoice::kRoundRobin, ReplicaChoice::kQuota, ReplicaChoice::kPerBatch}) {
+    SCOPED_TRACE(replica_choice_name(choice));
+    BalancerConfig balancer = balancer_of(4, CombineMode::kExact);
+    balancer.replica_choice = choice;
+    Layout layout = wide_ep(4, balancer);
+    layout.moe_max_num_tokens = 50;
+    expect_bits_of_one_rank(layout);
+  }
+}
+
+TEST(WideEpEvaluation, ExactIsOneRankWhileExpertsMove) {
+  BalancerConfig balancer = balancer_of(9, CombineMode::kExact);
+  balancer.layer_updates_per_iter = 8;  // every layer in every iteration
+  balancer.min_gain = 0;
+  balancer.decay = 0.2;
+  expect_bits_of_one_rank(wide_ep(9, balancer));
+}
+
+TEST(WideEpEvaluation, ReducedGivesTheTokensOfOneRank) {
+  for (const int ep : {2, 5, 8}) {
+    SCOPED_TRACE(fmt::format("EP {}", ep));
+    BalancerConfig balancer = balancer_of(ep, CombineMode::kReduced);
+    balancer.layer_updates_per_iter = 2;
+    expect_same_as_one_rank(kDeepSeek, wide_ep(ep, balancer));
+  }
+}
+
+TEST(WideEpEvaluation, RunsTheOtherFamiliesOverStagesAndContexts) {
+  for (const Fixture& fixture : {kQwen3, kLlama4}) {
+    for (ParallelConfig parallel :
+         {sizes(2, 1, 1, 2, true), sizes(2, 2, 1, 2, true), sizes(2, 1, 2, 2, true)}) {
+      SCOPED_TRACE(fmt::format("{} pp {} cp {}", fixture.folder, parallel.pipeline_parallel_size,
+                               parallel.context_parallel_size));
+      Layout layout = {parallel};
+      layout.balancer.emplace();
+      layout.balancer->num_slots =
+          read_model_config(path_of(fixture.folder)).value().moe.num_experts + 2;
+      layout.balancer->layer_updates_per_iter = 1;
+      expect_same_as_one_rank(fixture, layout);
     }
   }
 }
