@@ -41,6 +41,11 @@ void describe(const engine::Evaluation& evaluation) {
 Status eval_rank(const EvalFlags& flags, const EngineJob& job,
                  const std::vector<engine::EvaluationPrompt>& prompts, ThreadPool& pool,
                  dist::Communicator& world) {
+  if (job.statistics) {
+    return Status::invalid_input(
+        "environment variable EXPERT_STATISTIC_ITER_RANGE: cannot act: eval has no iterations to "
+        "count, and --json has each token's experts; unset it, or count with `wideep bench`");
+  }
   engine::EvaluationJob evaluation;
   evaluation.folder = job.folder;
   evaluation.model = job.model;

@@ -129,6 +129,13 @@ TEST(StatisticsWorkflow, BadVariablesEndTheRunBeforeItBegins) {
   EXPECT_EQ(range.exit_code, 2);
   EXPECT_THAT(range.err, HasSubstr("EXPERT_STATISTIC_ITER_RANGE: '200-100': START must be less"));
   EXPECT_EQ(range.out, "");
+  const env::ScopedVariable window(env::kStatisticIterRange, "0-1");
+  const env::ScopedVariable path(env::kStatisticPath, (folder / "s").c_str());
+  const CommandResult eval =
+      run_command(add_eval, {"eval", "--model", kModel, "--prompts", folder.write("p.json", "[]"),
+                             "--json", folder / "out.json"});
+  EXPECT_EQ(eval.exit_code, 2);
+  EXPECT_THAT(eval.err, HasSubstr("eval has no iterations to count"));
   folder.write("notes.txt", "");
   const CommandResult place = bench(folder.path(), "0-1", {"--tp", "2"});
   EXPECT_EQ(place.exit_code, 2);

@@ -150,6 +150,7 @@ TEST(Statistics, ChecksMetaInfo) {
       {R"({"num_experts": 18446744073709551615, "num_experts_per_token": 2})", "from 1 to 32767"},
       {R"({"num_experts": 3, "num_experts_per_token": 4})", "num_experts_per_token is 4"},
       {R"({"num_experts": 3, "num_experts_per_token": -1})", "from 1 to 3"},
+      {R"({"num_experts": 3, "num_experts_per_token": 2, "ep_size": 0})", "ep_size is 0"},
       {R"({"num_experts": 4, "num_experts_per_token": 2})", "shape is [3], must be [4]"},
   };
   for (const auto& [meta, problem] : bad) {
