@@ -105,6 +105,57 @@ TEST(StatisticsWorkflow, EveryLayoutCountsEveryTokenOnce) {
   }
 }
 
+// Three ranks, which do not divide 64 experts, with a plan made for them.
+TEST(StatisticsWorkflow, ARunWithAPlanCountsSlotsAndExperts) {
+  const TemporaryFolder folder;
+  const std::string before = folder / "before";
+  const CommandResult first =
+      bench(before, "0-1000",
+            {"--output_tokens", "1", "--tp", "2", "--ep", "2", "--enable_attention_dp",
+             "--report_json", folder / "before.json"});
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  const std::string plan_path = folder / "plan.yaml";
+  ASSERT_EQ(
+      run_command(add_eplb_generate, {"generate", "--expert_statistic_path", before, "--ep_size",
+                                      "3", "--num_slots", "69", "--output_path", plan_path})
+          .exit_code,
+      0);
+  const eplb::Plan plan = eplb::read_plan(plan_path, 64).value();
+  // Exact sums, so that every token chooses the experts that it chose on other ranks.
+  folder.write("plan.yaml", contents_of(plan_path) + "combine: exact\n");
+  const std::string config =
+      folder.write("engine.yaml", "enable_attention_dp: true\nmoe_load_balancer: plan.yaml\n");
+  const std::string after = folder / "after";
+  const CommandResult run = bench(after, "0-1000",
+                                  {"--output_tokens", "1", "--tp", "3", "--ep", "3", "--config",
+                                   config, "--report_json", folder / "after.json"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.err, HasSubstr("4 layers, 3 ranks: " + after));
+
+  const std::vector<int64_t> experts = total_of(eplb::expert_folder(after));
+  EXPECT_EQ(experts, total_of(before));
+  const eplb::Load slots = eplb::total_load(eplb::read_statistics(after).value());
+  ASSERT_EQ(slots.num_experts, 69);
+  std::vector<int64_t> experts_of_slots(experts.size());
+  for (int l = 0; l < plan.num_layers(); ++l) {
+    for (int s = 0; s < plan.num_slots; ++s) {
+      experts_of_slots[l * 64 + plan.row(l)[s]] += slots.row(l)[s];
+    }
+  }
+  EXPECT_EQ(experts_of_slots, experts);
+
+  const auto imbalance = [&](const char* name) {
+    const Json report = read_json(folder / name).value();
+    return report["load_statistics"]["average"]["imbalance_ratio"].get<double>();
+  };
+  EXPECT_LT(imbalance("after.json"), imbalance("before.json") / 2);
+  const CommandResult again =
+      run_command(add_eplb_generate, {"generate", "--expert_statistic_path", after, "--num_slots",
+                                      "69", "--output_path", folder / "again.yaml"});
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_THAT(again.out, HasSubstr("4 layers, 64 experts in 69 slots on 3 ranks"));
+}
+
 TEST(StatisticsWorkflow, ThePathAloneCountsNothing) {
   const TemporaryFolder folder;
   const CommandResult run = bench(folder / "s", nullptr, {"--output_tokens", "1"});
