@@ -5,10 +5,13 @@ usage: tests/mpi_layouts_test.py WIDEEP MPIEXEC
 """
 
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -21,7 +24,18 @@ LAYOUTS = {
     "pp 3": (3, "--pp 3"),
     "cp 2": (2, "--cp 2"),
     "tp 2, pp 2": (4, "--tp 2 --pp 2"),
+    "WideEP 4": (4, "--tp 4 --ep 4 --config WIDE_EP"),
 }
+WIDE_EP = """
+enable_attention_dp: true
+moe_config:
+  backend: WideEP
+  max_num_tokens: 100
+  load_balancer:
+    num_slots: 72
+    layer_updates_per_iter: 4
+    min_gain: 0
+"""
 
 
 def run(command):
@@ -38,6 +52,8 @@ class MpiLayouts(unittest.TestCase):
         cls.folder = tempfile.TemporaryDirectory()
         reference = json.loads((ROOT / "tests/models/dsv3-tiny-reference.json").read_text())
         prompts = [prompt for prompt in reference if len(prompt["token_ids"]) <= 200][:4]
+        cls.wide_ep = f"{cls.folder.name}/wide_ep.yaml"
+        pathlib.Path(cls.wide_ep).write_text(WIDE_EP)
         cls.prompts = f"{cls.folder.name}/prompts.json"
         pathlib.Path(cls.prompts).write_text(json.dumps(prompts))
         cls.expected = cls.evaluate([WIDEEP])
@@ -50,7 +66,8 @@ class MpiLayouts(unittest.TestCase):
     def evaluate(cls, program, flags=""):
         out = f"{cls.folder.name}/out.json"
         done = run([*program, "eval", "--model", str(ROOT / "models/dsv3-tiny"), "--dtype", "fp32",
-                    "--prompts", cls.prompts, "--json", out, "--greedy", "8", *flags.split()])
+                    "--prompts", cls.prompts, "--json", out, "--greedy", "8",
+                    *flags.replace("WIDE_EP", cls.wide_ep).split()])
         if done.returncode != 0:
             raise AssertionError(done.stdout + done.stderr)
         return json.loads(pathlib.Path(out).read_text())
@@ -90,6 +107,23 @@ class MpiLayouts(unittest.TestCase):
         iterations = recorded["iter_stop"] - recorded["iter_start"]
         for layer in recorded["recorded"]["layers"]:
             self.assertAlmostEqual(sum(layer["tokens"]) * iterations, 4 * 9 * recorded["top_k"], delta=1e-6)
+
+    def test_a_killed_rank_ends_the_job_by_name(self):
+        command = [MPIEXEC, "--allow-run-as-root", "--oversubscribe", "-n", "4", WIDEEP, "bench", "throughput",
+                   "--model", str(ROOT / "models/dsv3-tiny"), "--tp", "4", "--ep", "4", "--config", self.wide_ep,
+                   "--num_requests", "4000", "--output_tokens", "400", "--eos_id", "-1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job:
+            ranks = []
+            deadline = time.monotonic() + 30
+            while len(ranks) < 4 and time.monotonic() < deadline:
+                time.sleep(0.2)
+                ranks = run(["pgrep", "-P", str(job.pid), "wideep"]).stdout.split()
+            self.assertEqual(len(ranks), 4)
+            time.sleep(1)
+            os.kill(int(ranks[2]), signal.SIGKILL)
+            output, _ = job.communicate(timeout=30)
+        self.assertNotEqual(job.returncode, 0)
+        self.assertRegex(output, r"rank 2 .*signal 9")
 
     def test_bad_input_is_said_once(self):
         done = mpirun(2, ["eval", "--model", str(ROOT / "models/dsv3-tiny"), "--tp", "2",
