@@ -79,6 +79,7 @@ void show_plan(const EngineJob& job, const engine::Llm& llm, double seconds) {
   fmt::print(stderr, "{} from {}:{}, {}, ready in {:.2f} s\n{}", job.model.architecture, job.folder,
              layout_text(job.engine, llm), job.dtype == DType::kF32 ? "fp32" : "bf16", seconds,
              engine::describe(llm.memory_plan()));
+  if (llm.wide_ep() != nullptr) fmt::print(stderr, "{}", moe::describe(*llm.wide_ep()));
 }
 
 Status run_engine_rank(const EngineJob& job, ThreadPool& pool, const EngineBody& body,

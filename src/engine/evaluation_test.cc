@@ -340,7 +340,10 @@ TEST(WideEpEvaluation, ExactIsOneRankWhileExpertsMove) {
   balancer.layer_updates_per_iter = 8;  // every layer in every iteration
   balancer.min_gain = 0;
   balancer.decay = 0.2;
-  expect_bits_of_one_rank(wide_ep(9, balancer));
+  for (const WeightSource source : {WeightSource::kPeer, WeightSource::kHost}) {
+    balancer.weight_source = source;
+    expect_bits_of_one_rank(wide_ep(9, balancer));
+  }
 }
 
 TEST(WideEpEvaluation, ReducedGivesTheTokensOfOneRank) {

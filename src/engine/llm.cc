@@ -1,16 +1,14 @@
 #include "engine/llm.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <cstring>
 #include <string_view>
 #include <utility>
 
 #include "base/check.h"
 #include "base/file.h"
+#include "dist/hosts.h"
 #include "tokenizer/stream_decoder.h"
 
 namespace wideep::engine {
@@ -31,19 +29,6 @@ class StreamDetokenizer : public Detokenizer {
  private:
   tokenizer::StreamDecoder decoder_;
 };
-
-// Ranks of the world on this rank's host.
-Result<int> ranks_on_host(dist::Communicator& world) {
-  constexpr size_t kNameBytes = 256;
-  std::array<char, kNameBytes> own{};
-  if (::gethostname(own.data(), own.size() - 1) != 0) {
-    return Status::io(fmt::format("gethostname: {}", std::strerror(errno)));
-  }
-  std::vector<std::array<char, kNameBytes>> all(static_cast<size_t>(world.size()));
-  RETURN_IF_ERROR(
-      world.all_gather(std::as_bytes(std::span(own)), std::as_writable_bytes(std::span(all))));
-  return static_cast<int>(std::ranges::count(all, own));
-}
 
 int64_t logits_bytes(const EngineConfig& engine, const ModelConfig& model) {
   return int64_t{engine.max_batch_size} * model.vocab_size * static_cast<int64_t>(sizeof(float));
@@ -66,9 +51,6 @@ Status check_engine_can(const EngineConfig& config) {
   if (config.cache_transceiver && config.cache_transceiver->backend) {
     refuse("cache_transceiver_config", "a map",
            "the engine does not move KV caches between servers");
-  }
-  if (config.moe.load_balancer && config.moe.load_balancer->weight_source == WeightSource::kHost) {
-    refuse("moe_config.load_balancer.weight_source", "host", "the engine takes experts from peers");
   }
   if (config.parallel.enable_lm_head_tp_in_adp) {
     refuse("enable_lm_head_tp_in_adp", "true", "attention-DP ranks each have the whole head");
@@ -95,8 +77,8 @@ Result<std::unique_ptr<Llm>> Llm::create(LlmOptions options, dist::Communicator&
   ASSIGN_OR_RETURN(llm->groups_, dist::make_groups(llm->mapping_, world));
   ASSIGN_OR_RETURN(int64_t available, available_memory());
   // Nobody loads before everybody has looked.
-  ASSIGN_OR_RETURN(const int sharers, ranks_on_host(world));
-  available /= sharers;
+  ASSIGN_OR_RETURN(const std::unique_ptr<dist::Communicator> sharers, dist::split_by_host(world));
+  available /= sharers->size();
   RETURN_IF_ERROR(llm->load_tokenizer());
   RETURN_IF_ERROR(llm->load_model());
   RETURN_IF_ERROR(llm->plan_memory(available, world));

@@ -76,6 +76,8 @@ class Llm {
   bool is_leader() const { return groups_.model->rank() == 0; }
   int replica() const { return groups_.replica; }
   int num_replicas() const { return groups_.num_replicas; }
+  // Backend WideEP on this rank; null with CUTLASS.
+  const moe::WideEp* wide_ep() const { return model_->wide_ep(); }
   const MemoryPlan& memory_plan() const { return memory_plan_; }  // of this rank
   const RequestLimits& limits() const { return limits_; }
   // On leaders of models that have one, else nullptr.

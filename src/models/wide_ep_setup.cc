@@ -13,6 +13,8 @@ constexpr int kTransfersPerRank = 2;
 void set_online(const BalancerConfig& balancer, moe::WideEpOptions& options) {
   options.layer_updates_per_iter = balancer.layer_updates_per_iter;
   options.max_transfers_per_iter = balancer.max_transfers_per_iter;
+  options.weight_source = balancer.weight_source;
+  options.shared_memory.huge_pages = true;
   options.online.decay = balancer.decay;
   options.online.min_gain = balancer.min_gain;
   options.online.replica_choice = balancer.replica_choice;

@@ -40,19 +40,24 @@ WideEp::WideEp(WideEpOptions options)
   placement_hash_ = hash_placements();
 }
 
-Status WideEp::start(dist::Communicator& group, std::vector<std::vector<SlotBytes>> slots,
-                     const ExpertSource* source) {
+Status WideEp::start(dist::Communicator& group, std::vector<std::vector<SlotBytes>> slots) {
   CHECK_EQ(group.size(), options_.shape.num_ranks);
   group_ = &group;
   ASSIGN_OR_RETURN(all_to_all_, alltoall::AllToAll::create(group, options_.all_to_all));
   if (options_.layer_updates_per_iter == 0 || options_.layers.empty()) return Status::ok();
+  if (options_.weight_source == WeightSource::kHost) {
+    ASSIGN_OR_RETURN(host_weights_, HostWeights::create(group, {.shape = options_.shape,
+                                                                .placements = options_.slots,
+                                                                .slots = slots,
+                                                                .memory = options_.shared_memory}));
+  }
   MigrationOptions migration;
   migration.shape = options_.shape;
   migration.group = &group;
   migration.slots = std::move(slots);
   migration.placements = options_.slots;
   migration.max_rounds_per_iter = options_.max_transfers_per_iter;
-  migration.source = source;
+  migration.source = host_weights_.get();
   ASSIGN_OR_RETURN(migration_, Migration::create(std::move(migration)));
   OnlinePlannerOptions planner;
   planner.shape = options_.shape;
@@ -192,6 +197,25 @@ IterationReport WideEp::report() const {
     report.layers.push_back({options_.layers[l], imbalance_of(ranks), imbalance_of(in_order)});
   }
   return report;
+}
+
+std::string describe(const WideEp& wide_ep) {
+  const WideEpOptions& options = wide_ep.options();
+  std::string text = fmt::format(
+      "WideEP: {} experts in {} slots, {} a rank; replica choice {}, combine {}\n",
+      options.shape.num_experts, options.shape.num_slots, options.shape.slots_per_rank(),
+      replica_choice_name(options.replica_choice), combine_mode_name(options.all_to_all.combine));
+  if (options.layer_updates_per_iter == 0) return text;
+  text += fmt::format(
+      "online balancer: {} layer updates and at most {} experts to a rank an iteration, from {}\n",
+      options.layer_updates_per_iter, options.max_transfers_per_iter,
+      options.weight_source == WeightSource::kHost ? "the host's weights" : "peers");
+  if (const HostWeights* host = wide_ep.host_weights(); host != nullptr) {
+    text += fmt::format("host weights: {:.1f} MB of shared memory{}{}\n",
+                        static_cast<double>(host->bytes_of_host()) / 1e6,
+                        host->note().empty() ? "" : "; ", host->note());
+  }
+  return text;
 }
 
 }  // namespace wideep::moe

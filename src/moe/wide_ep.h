@@ -12,12 +12,14 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "alltoall/alltoall.h"
 #include "base/status.h"
 #include "dist/communicator.h"
 #include "eplb/online.h"
+#include "moe/host_weights.h"
 #include "moe/migration.h"
 #include "moe/online_planner.h"
 #include "moe/slot_chooser.h"
@@ -60,6 +62,8 @@ struct WideEpOptions {
   int layer_updates_per_iter = 0;
   int max_transfers_per_iter = 1;  // experts that a rank receives in an iteration
   eplb::OnlineOptions online;
+  WeightSource weight_source = WeightSource::kPeer;
+  SharedMemoryOptions shared_memory = {};  // for WeightSource::kHost
   // For tests; see OnlinePlannerOptions.
   std::function<std::vector<int>(int, int64_t, std::span<const int>)> forced = {};
 };
@@ -69,9 +73,11 @@ class WideEp {
   explicit WideEp(WideEpOptions options);
 
   // Collective over the EP group, which outlives this, once the weights are loaded.
-  // slots: [layers][slots_per_rank] of this rank. source: where experts are read from; null: peers.
-  Status start(dist::Communicator& group, std::vector<std::vector<SlotBytes>> slots,
-               const ExpertSource* source = nullptr);
+  // slots: [layers][slots_per_rank] of this rank.
+  Status start(dist::Communicator& group, std::vector<std::vector<SlotBytes>> slots);
+
+  // The store that experts are read from; null: peers.
+  const HostWeights* host_weights() const { return host_weights_.get(); }
 
   RankState state() const;
   // Collective. states: [ranks] of the group. kAborted, on every rank, where placements differ.
@@ -101,6 +107,7 @@ class WideEp {
   dist::Communicator* group_ = nullptr;
   std::unique_ptr<alltoall::AllToAll> all_to_all_;
   std::vector<std::unique_ptr<SlotChooser>> choosers_;  // [layers]
+  std::unique_ptr<HostWeights> host_weights_;
   std::unique_ptr<OnlinePlanner> planner_;
   std::optional<Migration> migration_;
   uint64_t placement_hash_ = 0;
@@ -113,5 +120,8 @@ class WideEp {
   std::vector<int64_t> expert_rows_;  // [layers, num_experts] of all ranks
   IterationReport report_;            // without layers
 };
+
+// Slots, choices and online balancer as lines for people.
+std::string describe(const WideEp& wide_ep);
 
 }  // namespace wideep::moe
