@@ -2,8 +2,6 @@
 # build/deps. Targets wideep_flashinfer, wideep_cutlass and wideep_deepgemm are interface libraries of
 # headers; they exist only where the headers do, and only src/kernels/adapters may link them.
 
-# Not enable_language(CUDA): CMake 3.25 knows no C++20 dialect for nvcc 13, and nothing is compiled by
-# nvcc before the first kernel.
 find_package(CUDAToolkit REQUIRED)
 
 function(wideep_headers name folder)

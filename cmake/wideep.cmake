@@ -25,6 +25,19 @@ function(wideep_module name)
   endif()
 endfunction()
 
+# wideep_gpu_test(NAME SOURCES a_test.cc... DEPS base... [LIBS external...])
+# Makes the program NAME_gpu_test, of tests that skip with a reason where there is no GPU; ctest's label
+# is gpu, tools/gpu_check.sh runs them.
+function(wideep_gpu_test name)
+  cmake_parse_arguments(T "" "" "SOURCES;DEPS;LIBS" ${ARGN})
+  list(TRANSFORM T_DEPS PREPEND wideep_)
+  add_executable(${name}_gpu_test ${T_SOURCES})
+  target_link_libraries(${name}_gpu_test PRIVATE ${T_DEPS} ${T_LIBS} GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${name}_gpu_test PRIVATE WIDEEP_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  include(GoogleTest)
+  gtest_discover_tests(${name}_gpu_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600 LABELS gpu)
+endfunction()
+
 # wideep_bench(NAME SOURCES a_bench.cc... DEPS eplb... [LIBS external...])
 # Makes the Google Benchmark program NAME_bench, which `make bench` runs.
 function(wideep_bench name)

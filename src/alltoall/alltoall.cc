@@ -6,14 +6,18 @@
 #include <vector>
 
 #include "alltoall/host_group.h"
+#ifdef WIDEEP_CUDA
+#include "alltoall/nvlink_group.h"
+#endif
 
 namespace wideep::alltoall {
 namespace {
 
 // What create() compares, in an order that the message can name.
-constexpr std::array<const char*, 7> kFieldNames = {"num_slots",  "top_k",   "hidden_size",
-                                                    "max_tokens", "combine", "weight_scales_input",
-                                                    "transport"};
+constexpr std::array<const char*, 14> kFieldNames = {
+    "num_slots",           "top_k",     "hidden_size", "max_tokens", "combine",
+    "weight_scales_input", "transport", "format",      "layout",     "row_alignment",
+    "max_tokens_of_rank",  "max_rows",  "row_bytes",   "num_sms"};
 using Fields = std::array<int64_t, kFieldNames.size()>;
 
 Fields fields_of(const GroupShape& shape) {
@@ -23,7 +27,14 @@ Fields fields_of(const GroupShape& shape) {
           shape.max_tokens,
           static_cast<int64_t>(shape.combine),
           static_cast<int64_t>(shape.weight_scales_input),
-          static_cast<int64_t>(shape.transport)};
+          static_cast<int64_t>(shape.transport),
+          static_cast<int64_t>(shape.format),
+          static_cast<int64_t>(shape.layout),
+          shape.row_alignment,
+          shape.max_tokens_of_rank,
+          shape.max_rows,
+          shape.row_bytes,
+          shape.num_sms};
 }
 
 Status check_same(dist::Communicator& group, const GroupShape& shape) {
@@ -62,6 +73,29 @@ Status check_shape(const GroupShape& shape, int size) {
   return Status::ok();
 }
 
+// The transports in host memory carry one format in one layout.
+Status check_host_shape(const GroupShape& shape) {
+  if (shape.format == RowFormat::kF32 && shape.layout == RowLayout::kBySlot &&
+      shape.row_alignment == 1) {
+    return Status::ok();
+  }
+  return Status::invalid_input(
+      "all-to-all: transports in host memory carry F32 rows by slot without alignment: use "
+      "transport NVLink for other formats and layouts");
+}
+
+#ifdef WIDEEP_CUDA
+Result<std::unique_ptr<AllToAll>> make_nvlink_group(dist::Communicator& group,
+                                                    const GroupShape& shape) {
+  ASSIGN_OR_RETURN(std::unique_ptr<NvlinkGroup> result, NvlinkGroup::create(group, shape));
+  return std::unique_ptr<AllToAll>(std::move(result));
+}
+#else
+Result<std::unique_ptr<AllToAll>> make_nvlink_group(dist::Communicator&, const GroupShape&) {
+  return Status::unavailable("all-to-all: transport NVLink: this build has no CUDA (preset cuda)");
+}
+#endif
+
 }  // namespace
 
 int64_t AllToAll::buffer_bytes(const GroupShape& shape) {
@@ -72,6 +106,7 @@ Result<std::unique_ptr<AllToAll>> AllToAll::create(dist::Communicator& group,
                                                    const GroupShape& shape) {
   RETURN_IF_ERROR(check_same(group, shape));
   RETURN_IF_ERROR(check_shape(shape, group.size()));
+  if (shape.transport != Transport::kNvlink) RETURN_IF_ERROR(check_host_shape(shape));
   switch (shape.transport) {
     case Transport::kAuto:
       return group.shares_memory() ? make_shared_memory_group(group, shape)
@@ -86,6 +121,8 @@ Result<std::unique_ptr<AllToAll>> AllToAll::create(dist::Communicator& group,
       return make_message_group(group, shape);
     case Transport::kGather:
       return make_gather_group(group, shape);
+    case Transport::kNvlink:
+      return make_nvlink_group(group, shape);
   }
   return Status::invalid_input("all-to-all: unknown transport");
 }

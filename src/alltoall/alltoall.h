@@ -33,6 +33,23 @@ enum class Transport {
   kSharedMemory,  // ranks read each other's rows where they are
   kMessages,      // rows travel once a token and rank, over the communicator
   kGather,        // all rows to all ranks, sums scattered: no point-to-point traffic
+  kNvlink,        // rows on GPUs that reach each other's memory; see nvlink_group.h
+};
+
+// What a row is made of. The transports in host memory carry kF32, kNvlink the others.
+enum class RowFormat {
+  kF32,
+  kBf16,
+  kFp8,       // BF16 that dispatch makes E4M3 of, with a scale for 128 columns
+  kFp8Given,  // E4M3 with scales that the caller made
+  kBytes,
+};
+
+// How received rows lie. The transports in host memory know kBySlot without alignment.
+enum class RowLayout {
+  kBySlot,        // one slot behind the other, each from a multiple of row_alignment on
+  kBySlotMasked,  // [slots_per_rank, max_rows]: for grouped products with counts on the device
+  kBySource,      // [size, max_tokens_of_rank]: a token once, whatever number of slots it goes to
 };
 
 // What all ranks of a group must agree on; create() compares it.
@@ -45,20 +62,41 @@ struct GroupShape {
   // Rows are multiplied by their weight on the way in instead of on the way out (Llama 4).
   bool weight_scales_input = false;
   Transport transport = Transport::kAuto;
+
+  // The rest is kNvlink's; the defaults are what the others do.
+  RowFormat format = RowFormat::kF32;
+  RowLayout layout = RowLayout::kBySlot;
+  int row_alignment = 1;
+  int64_t max_tokens_of_rank = 0;  // 0: max_tokens
+  int64_t max_rows = 0;   // of the output, of a slot for kBySlotMasked; 0: what can happen at worst
+  int64_t row_bytes = 0;  // kBytes
+  int num_sms = 0;        // multiprocessors that a call takes; 0: a formula (docs/alltoall.md)
+  double timeout_seconds = 30;  // after which a rank gives a peer up
 };
 
 // Where this rank's tokens go. The memory is the caller's and stays until combine() has returned.
 struct Routing {
   int64_t num_tokens = 0;
   std::span<const int32_t> slots;  // [num_tokens, top_k]; -1: nowhere
-  const float* weights = nullptr;  // [num_tokens, top_k]
+  const float* weights = nullptr;  // [num_tokens, top_k]; kNvlink: null for ones
+  // kNvlink: what no rank's num_tokens exceeds in this batch, the same on all ranks; it decides the
+  // regime. 0: the group's max_tokens_of_rank.
+  int64_t most_tokens = 0;
 };
 
-// What dispatch() delivered. Views of the group's memory, valid until the next plan().
+// What dispatch() delivered. Views of the group's memory, valid until the next plan(). From kNvlink
+// all of it is on the device, and rows.rows is what there is room for: counts stay on the device.
 struct Received {
-  ConstMatrixView rows;          // [num_rows, hidden_size] kF32
+  ConstMatrixView rows;          // [num_rows, hidden_size] in the format
   std::span<const int> offsets;  // [slots_per_rank + 1]: rows of slot s of this rank
-  MatrixView outputs;            // [num_rows, hidden_size] kF32: combine() takes the results here
+  MatrixView outputs;            // [num_rows, hidden_size]: combine() takes the results here
+  // kNvlink; empty or null where the layout or format has none.
+  MatrixView scales = {};                       // [num_rows, hidden_size / 128] kF32
+  std::span<const int32_t> slot_counts = {};    // [slots_per_rank], without alignment
+  std::span<const int32_t> source_counts = {};  // [size] rows that came from each rank
+  std::span<const int32_t> rows_of_slots = {};  // [size, num_slots]: what balancers count
+  std::span<const int32_t> row_slots = {};      // [num_rows, top_k] kBySource: slots here, or -1
+  std::span<const float> row_weights = {};      // [num_rows, top_k] kBySource
 };
 
 class AllToAll {
@@ -73,7 +111,8 @@ class AllToAll {
 
   // Collective. More than max_tokens in all: kInvalidInput on every rank.
   virtual Status plan(Stream& stream, const Routing& routing) = 0;
-  // Rows that each rank sends to each slot, [size, num_slots], since plan().
+  // Rows that each rank sends to each slot, [size, num_slots], since plan(). Empty from kNvlink:
+  // they are in Received.
   virtual std::span<const int32_t> rows_of_slots() const = 0;
 
   // Collective. x [num_tokens, hidden_size] kF32 is read by others until combine() returns.

@@ -1,0 +1,234 @@
+#include "alltoall/nvlink_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "alltoall/nvlink_regime.h"
+
+namespace wideep::alltoall {
+namespace {
+
+constexpr int64_t kRegionAlignment = 1024;
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// Multiprocessors left to others by default, so that a collective of another stream can always run
+// beside us: two kernels that wait for their peers must both fit on every GPU.
+constexpr int kReservedSms = 32;
+
+// What one multiprocessor moves, GB/s, with room: 8 of them fill an NVLink direction, and the
+// memory's copy rate takes most of them.
+constexpr double kLinkRateOfSm = 25;
+constexpr double kLinkRate = 371;
+
+const char* phase_name(Phase phase) {
+  constexpr std::array<const char*, 4> kNames = {"start", "dispatch", "combine", "resume"};
+  return kNames[static_cast<size_t>(phase)];
+}
+
+const char* awaited_name(Awaited awaited) {
+  constexpr std::array<const char*, 6> kNames = {
+      "its start of the call", "its row counts",       "a row",
+      "a summed row",          "this rank's own grid", "its resumption"};
+  return kNames[static_cast<size_t>(awaited)];
+}
+
+}  // namespace
+
+int64_t travel_bytes(const GroupShape& shape) {
+  switch (shape.format) {
+    case RowFormat::kF32:
+      return int64_t{4} * shape.hidden_size;
+    case RowFormat::kBf16:
+      return int64_t{2} * shape.hidden_size;
+    case RowFormat::kFp8:
+    case RowFormat::kFp8Given:
+      return shape.hidden_size;
+    case RowFormat::kBytes:
+      return shape.row_bytes;
+  }
+  return 0;
+}
+
+int scale_columns(const GroupShape& shape) {
+  const bool scaled = shape.format == RowFormat::kFp8 || shape.format == RowFormat::kFp8Given;
+  return scaled ? (shape.hidden_size + kScaleGroup - 1) / kScaleGroup : 0;
+}
+
+Result<Shape> make_kernel_shape(const GroupShape& shape, int num_ranks) {
+  if (num_ranks > kMaxNvlinkRanks || shape.num_slots > kMaxSlots || shape.top_k > kMaxTopK) {
+    return Status::invalid_input(
+        fmt::format("all-to-all: NVLink: {} ranks, {} slots, top-k {}: at most {}, {} and {}",
+                    num_ranks, shape.num_slots, shape.top_k, kMaxNvlinkRanks, kMaxSlots, kMaxTopK));
+  }
+  if (shape.format == RowFormat::kF32) {
+    return Status::invalid_input("all-to-all: NVLink: rows are BF16, FP8 or bytes, not F32");
+  }
+  const int64_t bytes = travel_bytes(shape);
+  const int64_t result_bytes = int64_t{2} * shape.hidden_size;
+  if (bytes < kVectorBytes || bytes % kVectorBytes != 0 || result_bytes % kVectorBytes != 0) {
+    return Status::invalid_input(
+        fmt::format("all-to-all: NVLink: rows of {} bytes, results of {} bytes: both must be "
+                    "multiples of {} bytes",
+                    bytes, result_bytes, kVectorBytes));
+  }
+  if (shape.format == RowFormat::kFp8 && shape.hidden_size % kScaleGroup != 0) {
+    return Status::invalid_input(
+        fmt::format("all-to-all: NVLink: hidden_size {}: FP8 rows are quantised by groups of {}",
+                    shape.hidden_size, kScaleGroup));
+  }
+  if (shape.combine == CombineMode::kExact && shape.layout == RowLayout::kBySource) {
+    return Status::invalid_input(
+        "all-to-all: NVLink: rows by source rank come back summed: exact combine needs rows by "
+        "slot");
+  }
+  if (shape.weight_scales_input) {
+    return Status::invalid_input(
+        "all-to-all: NVLink: weight_scales_input: rows travel as they are");
+  }
+  const int64_t max_tokens =
+      shape.max_tokens_of_rank > 0 ? shape.max_tokens_of_rank : shape.max_tokens;
+  if (max_tokens * num_ranks * shape.top_k > INT32_MAX || shape.row_alignment < 1) {
+    return Status::invalid_input(
+        fmt::format("all-to-all: NVLink: {} tokens a rank, {} ranks, top-k {}: more than 2^31 "
+                    "rows, or row_alignment {} below 1",
+                    max_tokens, num_ranks, shape.top_k, shape.row_alignment));
+  }
+  Shape result;
+  result.num_ranks = num_ranks;
+  result.num_slots = shape.num_slots;
+  result.top_k = shape.top_k;
+  result.max_tokens = static_cast<int>(max_tokens);
+  result.row_bytes = bytes;
+  result.scale_bytes = round_up(int64_t{4} * scale_columns(shape), kVectorBytes);
+  result.result_bytes = result_bytes;
+  result.exact = shape.combine == CombineMode::kExact;
+  result.small_tokens = static_cast<int>(std::min(max_tokens, largest_small_batch(result)));
+  return result;
+}
+
+Regions make_regions(const Shape& shape) {
+  Regions at;
+  const auto take = [&](int64_t bytes) {
+    const int64_t begin = at.total;
+    at.total = round_up(at.total + bytes, kRegionAlignment);
+    return begin;
+  };
+  const int64_t ranks = shape.num_ranks;
+  const int64_t packet = sizeof(Packet);
+  at.abort = take(8);
+  at.dispatch_ready = take(4 * ranks);
+  at.combine_ready = take(4 * ranks);
+  at.resume = take(packet * ranks);
+  at.cells = take(2 * ranks * shape.columns() * 8);
+  at.headers = take(2 * ranks * shape.max_tokens * (shape.top_k + 1) * packet);
+  at.small_rows = take(2 * ranks * shape.small_tokens *
+                       packets_of_row(shape.row_bytes + shape.scale_bytes) * packet);
+  at.small_partials = take(int64_t{2} * shape.partials() * shape.small_tokens *
+                           packets_of_row(shape.result_bytes) * packet);
+  at.rows = take(ranks * shape.max_tokens * shape.row_bytes);
+  at.scales = take(ranks * shape.max_tokens * shape.scale_bytes);
+  at.partials = take(int64_t{1} * shape.partials() * shape.max_tokens * shape.result_bytes);
+  at.partial_flags = take(int64_t{4} * shape.partials() * shape.max_tokens);
+  return at;
+}
+
+int64_t output_rows(const GroupShape& shape, int num_ranks) {
+  if (shape.max_rows > 0) return shape.max_rows;
+  const int64_t of_rank =
+      shape.max_tokens_of_rank > 0 ? shape.max_tokens_of_rank : shape.max_tokens;
+  const int64_t tokens = std::min(of_rank * num_ranks, shape.max_tokens);
+  switch (shape.layout) {
+    case RowLayout::kBySource:
+      return of_rank * num_ranks;
+    // A slot may be named more than once by a token.
+    case RowLayout::kBySlotMasked:
+      return tokens;
+    case RowLayout::kBySlot:
+      break;
+  }
+  const int64_t slots = shape.num_slots / num_ranks;
+  const int64_t filled = std::min(slots, tokens * shape.top_k);
+  return round_up(tokens * shape.top_k + filled * (shape.row_alignment - 1), shape.row_alignment);
+}
+
+int64_t largest_small_batch(const Shape& shape) {
+  // A thread has three vectors of a row, and a block one row.
+  const auto lanes = [](int64_t bytes) { return packet_lanes(bytes / kVectorBytes); };
+  if (lanes(shape.row_bytes + shape.scale_bytes) > kSmallThreads ||
+      lanes(shape.result_bytes) > kSmallThreads) {
+    return 0;
+  }
+  const int64_t words = kSharedMemoryOfKernel / 4 - kSmallSharedWords - shape.columns();
+  return std::clamp<int64_t>(words / (int64_t{2} * shape.top_k), 0, kSmallTokens);
+}
+
+bool is_small_batch(const Shape& shape, int64_t tokens) {
+  return tokens <= shape.small_tokens;
+}
+
+Blocks choose_blocks(const GroupShape& shape, int num_ranks, int64_t tokens, int num_sms,
+                     int limit) {
+  const int most = limit > 0 ? std::min(limit, num_sms)
+                             : std::max(1, std::max(num_sms - kReservedSms, num_sms / 2));
+  Blocks blocks;
+  if (tokens <= kSmallTokens) {
+    // A block a row: what a rank sends, then what it receives. Two of a dispatch's blocks share a
+    // multiprocessor.
+    const int64_t rows =
+        std::max<int64_t>(tokens * std::max(1, std::min(num_ranks, shape.top_k) - 1), 8);
+    blocks.dispatch = static_cast<int>(std::min<int64_t>(rows, 2 * int64_t{most}));
+    blocks.combine = static_cast<int>(std::min<int64_t>(rows, most));
+    return blocks;
+  }
+  // Rows by source rank only cross the links; rows by slot are also read and written in memory,
+  // which takes all there is.
+  const int link = static_cast<int>(kLinkRate / kLinkRateOfSm) + 1;
+  const bool is_by_source = shape.layout == RowLayout::kBySource;
+  blocks.dispatch = is_by_source ? std::min(most, 4 * link) : most;
+  blocks.combine = most;
+  return blocks;
+}
+
+int push_warps(const GroupShape& shape) {
+  return shape.layout == RowLayout::kBySource ? 24 : 12;
+}
+
+int64_t histogram_rows(int64_t max_tokens, int max_blocks) {
+  // units_of_block x blocks is less than both of these together.
+  return (max_tokens + kMaxUnitTokens - 1) / kMaxUnitTokens + 2 * int64_t{max_blocks};
+}
+
+Status status_of(const ErrorRecord& record, int rank, double timeout_seconds) {
+  const std::string where = fmt::format("all-to-all: rank {}: {}, epoch {}", rank,
+                                        phase_name(record.phase), record.epoch);
+  const char* const again = "the group must be created again, or the rank masked";
+  switch (record.kind) {
+    case ErrorKind::kNone:
+      return Status::ok();
+    case ErrorKind::kTimeout:
+      return Status::aborted(
+          fmt::format("{}: waited {:.3g} s for rank {}: {} {}, expected {}, seen {}: {}", where,
+                      timeout_seconds, record.peer, awaited_name(record.awaited), record.index,
+                      record.expected, record.seen, again));
+    case ErrorKind::kAborted:
+      return Status::aborted(fmt::format("{}: rank {} gave up first: its error says why: {}", where,
+                                         record.peer, again));
+    case ErrorKind::kBadSlot:
+      return Status::aborted(fmt::format("{}: token {}: slot {} is not in [-1, {}): {}", where,
+                                         record.index, static_cast<int64_t>(record.seen),
+                                         record.expected, again));
+    case ErrorKind::kOverflow:
+      return Status::aborted(fmt::format(
+          "{}: {} rows for {}: its output holds {}: make the group with max_rows {}: {}", where,
+          record.seen, record.index < 0 ? "this rank" : fmt::format("slot {}", record.index),
+          record.expected, record.seen, again));
+  }
+  return Status::aborted(where);
+}
+
+}  // namespace wideep::alltoall

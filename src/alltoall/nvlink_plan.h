@@ -1,0 +1,46 @@
+// What the NVLink transport works out on the host, from sizes that all ranks agree on: how much
+// memory, which regime, how many blocks, and the words for an error of the device. No CUDA.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "alltoall/alltoall.h"
+#include "alltoall/nvlink_types.h"
+#include "base/status.h"
+
+namespace wideep::alltoall {
+
+// The kernels' shape of a group's shape; kInvalidInput where they cannot serve it.
+Result<Shape> make_kernel_shape(const GroupShape& shape, int num_ranks);
+
+// Rows of the output that the largest batch may need on one rank, for kBySource and kBySlot all
+// slots', for kBySlotMasked those of one slot.
+int64_t output_rows(const GroupShape& shape, int num_ranks);
+
+// Bytes of a row as it travels, without scales, and the scales of a row.
+int64_t travel_bytes(const GroupShape& shape);
+int scale_columns(const GroupShape& shape);
+
+// Whether a batch of at most `tokens` a rank goes as packets.
+bool is_small_batch(const Shape& shape, int64_t tokens);
+
+struct Blocks {
+  int dispatch = 1;
+  int combine = 1;
+};
+// Thread blocks, each with a multiprocessor of its own, for a batch of at most `tokens` a rank.
+// `limit`: of multiprocessors; 0: none but num_sms less those that other communication needs.
+Blocks choose_blocks(const GroupShape& shape, int num_ranks, int64_t tokens, int num_sms,
+                     int limit);
+
+// Warps of 32 in a dispatch's block that push rows; the others receive.
+int push_warps(const GroupShape& shape);
+
+// Floats of a unit's histogram rows that the scan of the largest batch needs, on `blocks` or fewer.
+int64_t histogram_rows(int64_t max_tokens, int max_blocks);
+
+// What a record says, for people. `world_ranks` numbers the ranks of the group.
+Status status_of(const ErrorRecord& record, int rank, double timeout_seconds);
+
+}  // namespace wideep::alltoall

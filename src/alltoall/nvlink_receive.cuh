@@ -1,0 +1,245 @@
+// The receiving half of a dispatch: the table of where each source's rows begin in each slot, and a
+// received row's header turned into places.
+#pragma once
+
+#include <cstdint>
+
+#include "alltoall/nvlink_device.cuh"
+
+namespace wideep::alltoall::device {
+
+// Shared memory of the receiving threads.
+struct ReceiveTable {
+  uint32_t* first;       // [num_ranks, slots_per_rank]: where the source's rows begin in the output
+  uint32_t* rows;        // [num_ranks] of each source
+  volatile int* failed;  // a rank gave up
+};
+
+// One thread of `threads` that share the table.
+struct Member {
+  int thread;
+  int threads;
+  int barrier;  // the named barrier of these threads
+
+  __device__ void sync() const { ptx::named_barrier(barrier, threads); }
+};
+
+// By one warp: counts in `first` become first rows; a slot's rows are in the order of their
+// sources.
+__device__ inline void place_slots(const DispatchArgs& a, const ReceiveTable& table,
+                                   uint32_t epoch) {
+  const GroupView& g = a.group;
+  const int slots = g.shape.slots_per_rank();
+  const bool masked = a.layout == DeviceLayout::kBySlotMasked;
+  const bool writes = blockIdx.x == 0;
+  int64_t begin = 0;  // of the next slot
+  for (int base = 0; base < slots; base += 32) {
+    const int slot = base + lane_id();
+    uint32_t total = 0;
+    for (int s = 0; s < g.shape.num_ranks && slot < slots; ++s) {
+      const uint32_t count = table.first[s * slots + slot];
+      table.first[s * slots + slot] = total;
+      total += count;
+    }
+    const uint32_t padded =
+        (total + static_cast<uint32_t>(a.alignment) - 1) / a.alignment * a.alignment;
+    int64_t end = padded;
+    for (int step = 1; step < 32; step *= 2) {
+      const int64_t other = __shfl_up_sync(kFullWarp, end, step);
+      if (lane_id() >= step) end += other;
+    }
+    const int64_t own = masked ? slot * a.capacity : begin + end - padded;
+    begin += __shfl_sync(kFullWarp, end, 31);
+    if (slot >= slots) continue;
+    if (masked && total > a.capacity) {
+      give_up(g, {ErrorKind::kOverflow, Phase::kDispatch, Awaited::kCounts, g.rank, epoch, 0, slot,
+                  static_cast<uint64_t>(a.capacity), total});
+      *table.failed = 1;
+    }
+    for (int s = 0; s < g.shape.num_ranks; ++s) {
+      table.first[s * slots + slot] += static_cast<uint32_t>(own);
+    }
+    if (writes && a.slot_counts != nullptr) a.slot_counts[slot] = static_cast<int32_t>(total);
+    if (writes && a.slot_offsets != nullptr) {
+      a.slot_offsets[slot] = static_cast<int32_t>(own);
+      if (slot == slots - 1) {
+        a.slot_offsets[slots] = static_cast<int32_t>(masked ? slots * a.capacity : own + padded);
+      }
+    }
+  }
+  if (a.layout == DeviceLayout::kBySlot && begin > a.capacity && lane_id() == 0) {
+    give_up(g, {ErrorKind::kOverflow, Phase::kDispatch, Awaited::kCounts, g.rank, epoch, 0, -1,
+                static_cast<uint64_t>(a.capacity), static_cast<uint64_t>(begin)});
+    *table.failed = 1;
+  }
+}
+
+// Waits for the counts of all ranks and fills the table, by all its threads; false where a rank
+// gave up. The first warp of the members must be whole.
+__device__ inline bool fill_table(const DispatchArgs& a, uint32_t epoch, const Member& member,
+                                  const ReceiveTable& table) {
+  const GroupView& g = a.group;
+  const int slots = g.shape.slots_per_rank();
+  const int num_ranks = g.shape.num_ranks;
+  if (member.thread == 0) *table.failed = 0;
+  member.sync();
+  for (int i = member.thread; i < num_ranks * (slots + 1); i += member.threads) {
+    const int source = i / (slots + 1);
+    const int slot = i % (slots + 1);
+    const bool is_total = slot == slots;
+    int count = 0;
+    if (is_active(source)) {
+      count = wait_cell(g, source, epoch,
+                        is_total ? g.shape.num_slots + g.rank : g.rank * slots + slot);
+      if (count < 0) *table.failed = 1;
+    }
+    if (is_total) {
+      table.rows[source] = static_cast<uint32_t>(max(count, 0));
+      if (blockIdx.x == 0) {
+        g.source_rows[source] = count;
+        if (a.source_counts != nullptr) a.source_counts[source] = count;
+      }
+    } else {
+      table.first[source * slots + slot] = static_cast<uint32_t>(max(count, 0));
+    }
+  }
+  member.sync();
+  if (member.thread < 32 && *table.failed == 0) place_slots(a, table, epoch);
+  member.sync();
+  return *table.failed == 0;
+}
+
+// The counts of all ranks for all slots, for whoever balances: by the last block's members.
+__device__ inline void copy_all_counts(const DispatchArgs& a, uint32_t epoch,
+                                       const Member& member) {
+  const GroupView& g = a.group;
+  if (blockIdx.x != gridDim.x - 1 || a.all_counts == nullptr) return;
+  for (int i = member.thread; i < g.shape.num_ranks * g.shape.num_slots; i += member.threads) {
+    const int source = i / g.shape.num_slots;
+    a.all_counts[i] = is_active(source) ? wait_cell(g, source, epoch, i % g.shape.num_slots) : 0;
+  }
+}
+
+// A received row, spread over the lanes of a warp: lane i has its i-th copy.
+struct Arrival {
+  int token = 0;
+  int copies = 0;
+  int partial = 0;
+  Copy copy = {-1, 0, 0, -1};  // this lane's; slot -1: none
+};
+
+__device__ inline void read_head(const Packet& head, Arrival& arrival) {
+  arrival.token = static_cast<int>(head.word[0]);
+  arrival.copies = static_cast<int>(head.word[1] & 0xffU);
+  arrival.partial = static_cast<int>(head.word[1] >> 8);
+}
+
+// The packet of a copy; its row is the table's first row of the slot plus its index there.
+__device__ inline Copy read_copy(const DispatchArgs& a, const ReceiveTable& table, int source,
+                                 const Packet& entry) {
+  const GroupView& g = a.group;
+  Copy copy;
+  copy.slot = static_cast<int>(entry.word[0] & 0xffffU);
+  copy.k = static_cast<int>(entry.word[0] >> 16);
+  copy.weight = __uint_as_float(entry.word[2]);
+  copy.row =
+      static_cast<int>(table.first[source * g.shape.slots_per_rank() + copy.slot] + entry.word[1]);
+  return copy;
+}
+
+// Keeps what combine needs of a row that has arrived by slot. By a whole warp.
+__device__ inline void keep_row(const GroupView& g, int64_t landed, const Arrival& arrival) {
+  if (lane_id() < arrival.copies) {
+    g.copies[landed * g.shape.top_k + lane_id()] = arrival.copy;
+  }
+  if (lane_id() == 0) g.received[landed] = {arrival.token, arrival.copies, arrival.partial};
+}
+
+// The same by source: one row, summed by whoever computes it. By one thread.
+__device__ inline void keep_row_of_source(const GroupView& g, int64_t landed, int token,
+                                          int partial) {
+  g.copies[landed * g.shape.top_k] = {static_cast<int>(landed), 1.0F, 0, -1};
+  g.received[landed] = {token, 1, partial};
+}
+
+__device__ inline Wait wait_of_row(int source, uint32_t epoch, int row) {
+  return {Phase::kDispatch, Awaited::kRow, source, epoch, row, epoch};
+}
+
+// Waits for the header of row `row` of `source`, by a whole warp; the row's bytes can be read after
+// it. False where a rank gave up.
+__device__ inline bool receive_header(const DispatchArgs& a, uint32_t epoch,
+                                      const ReceiveTable& table, int source, int row,
+                                      Arrival& arrival) {
+  const GroupView& g = a.group;
+  const Packet* header = header_of(g, g.self, source, epoch, row);
+  const Wait wait = wait_of_row(source, epoch, row);
+  Packet packet = {};
+  int ok = 1;
+  if (lane_id() == 0) ok = wait_packet<true>(g, wait, header, packet) ? 1 : 0;
+  if (__shfl_sync(kFullWarp, ok, 0) == 0) return false;
+  packet.word[0] = __shfl_sync(kFullWarp, packet.word[0], 0);
+  packet.word[1] = __shfl_sync(kFullWarp, packet.word[1], 0);
+  read_head(packet, arrival);
+  arrival.copy = {-1, 0, 0, -1};
+  if (lane_id() < arrival.copies) {
+    ok = wait_packet<false>(g, wait, header + 1 + lane_id(), packet) ? 1 : 0;
+    if (ok != 0) arrival.copy = read_copy(a, table, source, packet);
+  }
+  return __all_sync(kFullWarp, ok) != 0;
+}
+
+// The same of a small batch, whose headers have all top_k entries: they are polled at once, and the
+// row carries its own epochs.
+__device__ inline bool receive_small_header(const DispatchArgs& a, uint32_t epoch,
+                                            const ReceiveTable& table, int source, int row,
+                                            Arrival& arrival) {
+  const GroupView& g = a.group;
+  Packet packet = {};
+  bool ok = true;
+  if (lane_id() <= a.top_k) {
+    ok = wait_packet<false>(g, wait_of_row(source, epoch, row),
+                            header_of(g, g.self, source, epoch, row) + lane_id(), packet);
+  }
+  if (!__all_sync(kFullWarp, ok)) return false;
+  Packet head = packet;
+  head.word[0] = __shfl_sync(kFullWarp, packet.word[0], 0);
+  head.word[1] = __shfl_sync(kFullWarp, packet.word[1], 0);
+  read_head(head, arrival);
+  const int next = (lane_id() + 1) % 32;
+  packet.word[0] = __shfl_sync(kFullWarp, packet.word[0], next);
+  packet.word[1] = __shfl_sync(kFullWarp, packet.word[1], next);
+  packet.word[2] = __shfl_sync(kFullWarp, packet.word[2], next);
+  arrival.copy = {-1, 0, 0, -1};
+  if (lane_id() < arrival.copies) arrival.copy = read_copy(a, table, source, packet);
+  return true;
+}
+
+// A row by source that has arrived or is about to, by one thread: which slots of this rank it goes
+// to. False where a rank gave up.
+__device__ inline bool receive_row_of_source(const DispatchArgs& a, uint32_t epoch, int source,
+                                             int row) {
+  const GroupView& g = a.group;
+  const Packet* header = header_of(g, g.self, source, epoch, row);
+  const Wait wait = wait_of_row(source, epoch, row);
+  Packet packet;
+  if (!wait_packet<true>(g, wait, header, packet)) return false;
+  Arrival arrival;
+  read_head(packet, arrival);
+  const int64_t landed = static_cast<int64_t>(source) * g.shape.max_tokens + row;
+  for (int k = 0; k < a.top_k; ++k) {
+    int slot = -1;
+    float weight = 0;
+    if (k < arrival.copies) {
+      if (!wait_packet<false>(g, wait, header + 1 + k, packet)) return false;
+      slot = static_cast<int>(packet.word[0] & 0xffffU);
+      weight = __uint_as_float(packet.word[2]);
+    }
+    a.row_slots[landed * a.top_k + k] = slot;
+    a.row_weights[landed * a.top_k + k] = weight;
+  }
+  keep_row_of_source(g, landed, arrival.token, arrival.partial);
+  return true;
+}
+
+}  // namespace wideep::alltoall::device

@@ -1,0 +1,196 @@
+// What the host and the kernels of the NVLink transport agree on: the cells, packets and records
+// that cross the links, where they lie in a rank's symmetric memory, and what a kernel is told.
+// docs/alltoall.md explains the protocol.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define WIDEEP_HOST_DEVICE __host__ __device__
+#else
+#define WIDEEP_HOST_DEVICE
+#endif
+
+namespace wideep::alltoall {
+
+inline constexpr int kMaxNvlinkRanks = 72;
+inline constexpr int kMaxTopK = 22;
+inline constexpr int kMaxSlots = 32767;
+inline constexpr int kVectorBytes = 16;
+inline constexpr int kScaleGroup = 128;  // columns that share one FP8 scale
+
+// The unit of small batches: one 128-bit store, which arrives whole. The epoch says that it is new.
+struct alignas(16) Packet {
+  uint32_t word[3];
+  uint32_t epoch;
+};
+
+// What the ranks of a group must agree on. All sizes are those of the largest call.
+struct Shape {
+  int num_ranks = 0;
+  int num_slots = 0;  // of all ranks, a multiple of num_ranks
+  int top_k = 0;
+  int max_tokens = 0;        // of one rank
+  int small_tokens = 0;      // of one rank, where calls are small batches
+  int64_t row_bytes = 0;     // of a dispatched row, a multiple of 16
+  int64_t scale_bytes = 0;   // of a row's scales, a multiple of 16; 0 without
+  int64_t result_bytes = 0;  // of a combined row, BF16
+  bool exact = false;        // rows of combine may cross unreduced
+
+  WIDEEP_HOST_DEVICE int slots_per_rank() const { return num_slots / num_ranks; }
+  // Columns of a rank's counts: rows for each slot, then tokens for each rank.
+  WIDEEP_HOST_DEVICE int columns() const { return num_slots + num_ranks; }
+  // Rows that a token gets back at most.
+  WIDEEP_HOST_DEVICE int partials() const { return exact || top_k < num_ranks ? top_k : num_ranks; }
+};
+
+// A small batch's row travels as packets: thread i of `lanes` holds vectors i, lanes + i and
+// 2 lanes + i of the row, 12 words, and sends them as four packets, each in a plane of its own, so
+// that the warps' loads and stores are contiguous on both sides. Lanes are a multiple of the 8
+// vectors that share an FP8 scale.
+WIDEEP_HOST_DEVICE constexpr int packet_lanes(int64_t vectors) {
+  return static_cast<int>(((vectors + 2) / 3 + 7) / 8 * 8);
+}
+WIDEEP_HOST_DEVICE constexpr int64_t packets_of_row(int64_t bytes) {
+  return int64_t{4} * packet_lanes((bytes + kVectorBytes - 1) / kVectorBytes);
+}
+
+// Offsets in bytes of what a rank's symmetric memory holds; the same on all ranks. [2] is the
+// parity of the epoch, `source` the rank that writes.
+struct Regions {
+  int64_t abort = 0;           // one word: 1 + the rank that gave up; 0: none
+  int64_t dispatch_ready = 0;  // [source] u32 epochs: the source's rows may be overwritten
+  int64_t combine_ready = 0;   // [source] u32 epochs
+  int64_t resume = 0;          // [source] Packet: {dispatch epoch, combine epoch, 0, generation}
+  int64_t cells = 0;           // [2][source][columns] u64: epoch << 32 | count
+  int64_t headers = 0;         // [2][source][max_tokens][top_k + 1] Packet
+  int64_t small_rows = 0;      // [2][source][small_tokens][packets of row and scales]
+  int64_t small_partials = 0;  // [2][partials][small_tokens][packets of result]
+  int64_t rows = 0;            // [source][max_tokens][row_bytes]
+  int64_t scales = 0;          // [source][max_tokens][scale_bytes]
+  int64_t partials = 0;        // [partials][max_tokens][result_bytes]
+  int64_t partial_flags = 0;   // [partials][max_tokens] u32 epochs
+  int64_t total = 0;
+};
+
+// Never fails; sizes are checked where the shape is made.
+Regions make_regions(const Shape& shape);
+
+// A header is top_k + 1 packets: {token, copies | partial << 8, 0}, and for each copy
+// {slot of this rank | k << 16, index among the source's rows for the slot, weight}. `partial` is
+// the place of this rank's row among the rows that the token gets back, by rank.
+struct ReceivedRow {
+  int32_t token = 0;
+  int32_t copies = 0;
+  int32_t partial = 0;
+};
+
+// One copy of a received row, for combine.
+struct alignas(16) Copy {
+  int32_t row = 0;  // in the output; -1: dropped
+  float weight = 0;
+  int32_t k = 0;
+  int32_t slot = 0;  // of this rank
+};
+
+enum class Phase : int32_t { kNone, kDispatch, kCombine, kResume };
+
+// What went wrong on the device. kAborted: a peer gave up first.
+enum class ErrorKind : int32_t { kNone, kTimeout, kAborted, kBadSlot, kOverflow };
+
+// What a wait waits for.
+enum class Awaited : int32_t { kReady, kCounts, kRow, kPartial, kGrid, kResume };
+
+// Written once, by the first thread that gives up, to memory of the host. `kind` is written last.
+struct ErrorRecord {
+  ErrorKind kind = ErrorKind::kNone;
+  Phase phase = Phase::kNone;
+  Awaited awaited = Awaited::kReady;
+  int32_t peer = 0;
+  uint32_t epoch = 0;
+  uint32_t padding = 0;
+  int64_t index = 0;  // of the cell, row or token
+  uint64_t expected = 0;
+  uint64_t seen = 0;
+};
+
+// A rank's own counters, in device memory. Epochs only advance on the device, so that captured
+// graphs can be replayed. A word counts in units of 2^-32: the blocks of a grid add shares that
+// make 2^32 together, so the upper half advances when the last one has added, and nobody reads back
+// or resets.
+struct DeviceState {
+  uint64_t dispatch_epoch = 0;
+  uint64_t combine_epoch = 0;
+  uint64_t grid_barrier = 0;
+  uint32_t error_taken = 0;  // a thread writes the record
+  uint32_t padding = 0;
+};
+
+// What every kernel knows of its group. Owned by the group; all pointers are the device's but
+// error.
+struct GroupView {
+  Shape shape;
+  Regions at;
+  int rank = 0;
+  std::byte* self = nullptr;               // this rank's symmetric memory
+  std::byte* peers[kMaxNvlinkRanks] = {};  // the same of each rank
+  const uint8_t* active = nullptr;         // [num_ranks]
+  DeviceState* state = nullptr;
+  ErrorRecord* error = nullptr;  // pinned memory of the host
+  uint64_t timeout_ns = 0;
+  uint32_t* histograms = nullptr;   // [units][columns] counts of pieces of the batch
+  int32_t* pair_index = nullptr;    // [max_tokens, top_k] place among this rank's rows for the slot
+  int32_t* pair_row = nullptr;      // [max_tokens, top_k] place among the rows for the slot's rank
+  int32_t* own_row = nullptr;       // [max_tokens] pair_row of this rank; -1: none
+  int32_t* source_rows = nullptr;   // [num_ranks] rows that came from each rank
+  ReceivedRow* received = nullptr;  // [num_ranks, max_tokens]
+  Copy* copies = nullptr;           // [num_ranks, max_tokens, top_k]
+};
+
+enum class DeviceLayout : int32_t { kBySlot, kBySlotMasked, kBySource };
+
+// A batch's way to its slots. Pointers are the device's.
+struct DispatchArgs {
+  GroupView group;
+  const std::byte* rows = nullptr;  // [tokens] of BF16, or of bytes
+  int64_t row_stride = 0;           // bytes
+  const float* scales = nullptr;    // [tokens, scale_columns], where they are given
+  const int32_t* slots = nullptr;   // [tokens, top_k]
+  const float* weights = nullptr;   // [tokens, top_k]
+  int tokens = 0;
+  int top_k = 0;
+  int64_t row_bytes = 0;  // as it travels
+  int scale_columns = 0;  // floats of a row; 0: none
+  DeviceLayout layout = DeviceLayout::kBySlot;
+  int alignment = 1;     // of a slot's first row, kBySlot
+  int64_t capacity = 0;  // rows of the output; of one slot for kBySlotMasked
+  std::byte* out_rows = nullptr;
+  float* out_scales = nullptr;
+  int64_t out_scale_stride = 0;      // floats
+  int32_t* slot_counts = nullptr;    // [slots_per_rank]
+  int32_t* slot_offsets = nullptr;   // [slots_per_rank + 1]
+  int32_t* all_counts = nullptr;     // [num_ranks, num_slots]; null: not wanted
+  int32_t* source_counts = nullptr;  // [num_ranks]
+  int32_t* row_slots = nullptr;      // [num_ranks, max_tokens, top_k], kBySource; -1: no copy
+  float* row_weights = nullptr;      // the same
+  int push_warps = 0;
+};
+
+struct CombineArgs {
+  GroupView group;
+  const std::byte* rows = nullptr;  // BF16, in the rows of the dispatch's output
+  int64_t row_stride = 0;           // bytes
+  const int32_t* slots = nullptr;   // [tokens, top_k] as dispatched
+  const float* weights = nullptr;   // [tokens, top_k]
+  int tokens = 0;
+  int top_k = 0;
+  bool by_source = false;  // rows are sums of a token already: no weights
+  bool exact = false;
+  const std::byte* residual = nullptr;  // [tokens] BF16; null: none
+  int64_t residual_stride = 0;          // bytes
+  std::byte* out = nullptr;             // [tokens] BF16
+  int64_t out_stride = 0;               // bytes
+};
+
+}  // namespace wideep::alltoall

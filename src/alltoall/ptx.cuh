@@ -1,0 +1,186 @@
+// The instructions that the NVLink kernels need and CUDA C++ has no name for: loads and stores with
+// an order and a scope, 128 bits at once. PTX ISA, "Memory Consistency Model".
+#pragma once
+
+#include <cstdint>
+
+#include "alltoall/nvlink_types.h"
+
+namespace wideep::alltoall::ptx {
+
+// One 128-bit access, which PTX does not tear (unlike .v4).
+__device__ inline Packet load_relaxed(const Packet* from) {
+  uint64_t low;
+  uint64_t high;
+  asm volatile("{.reg .b128 q; ld.relaxed.sys.global.b128 q, [%2]; mov.b128 {%0, %1}, q;}"
+               : "=l"(low), "=l"(high)
+               : "l"(from)
+               : "memory");
+  return {
+      {static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high)},
+      static_cast<uint32_t>(high >> 32)};
+}
+
+__device__ inline Packet load_acquire(const Packet* from) {
+  uint64_t low;
+  uint64_t high;
+  asm volatile("{.reg .b128 q; ld.acquire.sys.global.b128 q, [%2]; mov.b128 {%0, %1}, q;}"
+               : "=l"(low), "=l"(high)
+               : "l"(from)
+               : "memory");
+  return {
+      {static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high)},
+      static_cast<uint32_t>(high >> 32)};
+}
+
+__device__ inline void store_relaxed(Packet* to, const Packet& packet) {
+  const uint64_t low = packet.word[0] | static_cast<uint64_t>(packet.word[1]) << 32;
+  const uint64_t high = packet.word[2] | static_cast<uint64_t>(packet.epoch) << 32;
+  asm volatile(
+      "{.reg .b128 q; mov.b128 q, {%1, %2}; st.relaxed.sys.global.b128 [%0], q;}" ::"l"(to),
+      "l"(low), "l"(high)
+      : "memory");
+}
+
+__device__ inline uint64_t load_relaxed(const uint64_t* from) {
+  uint64_t value;
+  asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
+  return value;
+}
+__device__ inline void store_relaxed(uint64_t* to, uint64_t value) {
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
+}
+
+__device__ inline uint32_t load_acquire(const uint32_t* from) {
+  uint32_t value;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+__device__ inline uint32_t load_relaxed(const uint32_t* from) {
+  uint32_t value;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+__device__ inline void store_relaxed(uint32_t* to, uint32_t value) {
+  asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+__device__ inline void store_release(uint32_t* to, uint32_t value) {
+  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+__device__ inline uint64_t load_acquire_gpu(const uint64_t* from) {
+  uint64_t value;
+  asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
+  return value;
+}
+__device__ inline void add_release_gpu(uint64_t* to, uint64_t value) {
+  asm volatile("red.release.gpu.global.add.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
+}
+__device__ inline void add_relaxed_gpu(uint64_t* to, uint64_t value) {
+  asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
+}
+
+// Orders what this thread wrote, or saw written through a barrier, before its later stores, for
+// every GPU and the host.
+__device__ inline void fence_sys() {
+  asm volatile("fence.acq_rel.sys;" ::: "memory");
+}
+
+// Nanoseconds of a clock that all multiprocessors share.
+__device__ inline uint64_t nanoseconds() {
+  uint64_t value;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(value));
+  return value;
+}
+
+// A barrier of `threads` threads of the block, which all of them reach.
+__device__ inline void named_barrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// The same; whether `value` holds for all of them.
+__device__ inline bool named_barrier_all(int id, int threads, bool value) {
+  int all;
+  asm volatile(
+      "{.reg .pred p, q; setp.ne.s32 p, %3, 0; bar.red.and.pred q, %1, %2, p; selp.s32 %0, 1, 0, "
+      "q;}"
+      : "=r"(all)
+      : "r"(id), "r"(threads), "r"(value ? 1 : 0)
+      : "memory");
+  return all != 0;
+}
+
+// Barriers in shared memory that count arrivals and bytes of bulk copies.
+__device__ inline uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+__device__ inline void init_barrier(uint64_t* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(arrivals)
+               : "memory");
+}
+// Makes initialised barriers known to the copy engine; a barrier of the block must follow.
+__device__ inline void fence_barrier_init() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ inline void arrive(uint64_t* barrier) {
+  asm volatile(
+      "{.reg .b64 s; mbarrier.arrive.shared::cta.b64 s, [%0];}" ::"r"(shared_address(barrier))
+      : "memory");
+}
+__device__ inline void arrive_expecting(uint64_t* barrier, int bytes) {
+  asm volatile("{.reg .b64 s; mbarrier.arrive.expect_tx.shared::cta.b64 s, [%0], %1;}" ::"r"(
+                   shared_address(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+// Whether the phase of this parity has ended; waits a little for it.
+__device__ inline bool try_wait(uint64_t* barrier, uint32_t parity) {
+  uint32_t done;
+  asm volatile(
+      "{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
+      : "=r"(done)
+      : "r"(shared_address(barrier)), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+// Copies whole vectors from global to shared memory; the barrier counts their bytes.
+__device__ inline void load_bulk(void* to, const void* from, int bytes, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
+}
+// Orders this thread's accesses, and what it saw, before later ones of the copy engine; to shared
+// memory, and to global memory.
+__device__ inline void fence_copy_engine_shared() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+__device__ inline void fence_copy_engine_global() {
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
+// Rows pass through once: they are not kept in the first cache.
+__device__ inline uint4 load_row(const void* from) {
+  uint4 v;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(from)
+               : "memory");
+  return v;
+}
+// The same of memory that nobody writes while the kernel runs.
+__device__ inline uint4 load_input(const void* from) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(from));
+  return v;
+}
+__device__ inline void store_row(void* to, const uint4& v) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z),
+               "r"(v.w)
+               : "memory");
+}
+
+}  // namespace wideep::alltoall::ptx

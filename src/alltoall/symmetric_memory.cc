@@ -1,0 +1,116 @@
+#include "alltoall/symmetric_memory.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "alltoall/cuda_memory.h"
+#include "alltoall/window_memory.h"
+
+namespace wideep::alltoall {
+
+Status agree(dist::Communicator& group, const Status& own) {
+  std::array<int64_t, 1> failed = {own.is_ok() ? 0 : 1 + group.rank()};
+  RETURN_IF_ERROR(group.all_reduce_max(failed));
+  if (!own.is_ok()) return own;
+  if (failed[0] == 0) return own;
+  return Status::unavailable(
+      fmt::format("all-to-all: rank {} cannot share its memory: its error says why",
+                  group.world_ranks()[static_cast<size_t>(failed[0] - 1)]));
+}
+
+namespace {
+
+// Plain allocations of the threads of one process.
+class OneProcessMemory : public SymmetricMemory {
+ public:
+  explicit OneProcessMemory(dist::Communicator& group) : group_(group) {}
+  ~OneProcessMemory() override {
+    // Nobody writes here any more when all ranks have come.
+    cudaDeviceSynchronize();
+    (void)group_.barrier().is_ok();
+  }
+
+  Status start(int64_t bytes) {
+    Status own = allocate(bytes);
+    Window window{};
+    if (own.is_ok()) own = cuda_status("cudaGetDevice", cudaGetDevice(&window.device));
+    window.base = memory_.data();
+    std::vector<Window> all(static_cast<size_t>(group_.size()));
+    RETURN_IF_ERROR(group_.all_gather(std::as_bytes(std::span(&window, 1)),
+                                      std::as_writable_bytes(std::span(all))));
+    if (own.is_ok()) own = connect(window.device, all);
+    return agree(group_, own);
+  }
+
+ private:
+  struct Window {
+    std::byte* base;
+    int device;
+  };
+
+  Status allocate(int64_t bytes) {
+    ASSIGN_OR_RETURN(memory_, CudaMemory::allocate(bytes));
+    RETURN_IF_CUDA_ERROR(cudaDeviceSynchronize());
+    return Status::ok();
+  }
+
+  Status connect(int device, const std::vector<Window>& all) {
+    for (const Window& window : all) {
+      peers_.push_back(window.base);
+      if (window.device == device) continue;
+      const cudaError_t error = cudaDeviceEnablePeerAccess(window.device, 0);
+      cudaGetLastError();  // "already enabled" is kept there
+      if (error != cudaErrorPeerAccessAlreadyEnabled) {
+        RETURN_IF_ERROR(cuda_status("cudaDeviceEnablePeerAccess", error));
+      }
+    }
+    self_ = memory_.data();
+    return Status::ok();
+  }
+
+  dist::Communicator& group_;
+  CudaMemory memory_;
+};
+
+// Whether two ranks have one device; the same answer on all ranks.
+Result<bool> share_devices(dist::Communicator& group) {
+  constexpr int kHostLength = 64;
+  std::array<char, 2 * kHostLength> name{};  // host and bus
+  ::gethostname(name.data(), kHostLength - 1);
+  int device = 0;
+  Status own = cuda_status("cudaGetDevice", cudaGetDevice(&device));
+  if (own.is_ok()) {
+    own = cuda_status("cudaDeviceGetPCIBusId",
+                      cudaDeviceGetPCIBusId(name.data() + kHostLength, kHostLength, device));
+  }
+  RETURN_IF_ERROR(agree(group, own));
+  std::vector<std::array<char, 2 * kHostLength>> all(static_cast<size_t>(group.size()));
+  RETURN_IF_ERROR(
+      group.all_gather(std::as_bytes(std::span(name)), std::as_writable_bytes(std::span(all))));
+  std::ranges::sort(all);
+  return std::ranges::adjacent_find(all) != all.end();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<SymmetricMemory>> SymmetricMemory::create(dist::Communicator& group,
+                                                                 int64_t bytes, Kind kind) {
+  if (kind == Kind::kAuto) {
+    ASSIGN_OR_RETURN(const bool shared, share_devices(group));
+    kind = shared || group.size() == 1 ? Kind::kOneProcess : Kind::kNcclWindow;
+  }
+  if (kind == Kind::kNcclWindow) return make_window_memory(group, bytes);
+  if (!group.shares_memory()) {
+    return Status::unavailable(
+        "all-to-all: two ranks share a GPU but not a process: give each rank a GPU of its own");
+  }
+  auto memory = std::make_unique<OneProcessMemory>(group);
+  RETURN_IF_ERROR(memory->start(bytes));
+  return std::unique_ptr<SymmetricMemory>(std::move(memory));
+}
+
+}  // namespace wideep::alltoall
