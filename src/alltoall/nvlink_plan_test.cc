@@ -67,7 +67,7 @@ TEST(NvlinkPlan, RefusesWhatTheKernelsCannotServe) {
   shape.format = RowFormat::kF32;
   EXPECT_THAT(refusal(shape, 8), HasSubstr("not F32"));
   shape = good;
-  shape.hidden_size = 7176;
+  shape.hidden_size = 7184;
   EXPECT_THAT(refusal(shape, 8), HasSubstr("groups of 128"));
   shape.format = RowFormat::kBf16;
   shape.hidden_size = 7172;
