@@ -1,8 +1,8 @@
 // NCCL tells where a window is in a peer's memory on the device only.
+#include "alltoall/window_pointers.h"
+
 #include <nccl.h>
 #include <nccl_device.h>
-
-#include "alltoall/window_pointers.h"
 
 namespace wideep::alltoall {
 namespace {
