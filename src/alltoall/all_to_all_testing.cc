@@ -39,13 +39,19 @@ Expected expected_rows(const BatchCase& batch, const GroupShape& shape, int rank
   return expected;
 }
 
-// One element of y, in float and in the promised order.
-float expected_element(const BatchCase& batch, const GroupShape& shape, int rank, int64_t token,
-                       int column) {
+// One element of y in both orders of summation, in float, and the sum of its terms' magnitudes.
+struct ExpectedElement {
+  float exact = 0;
+  float reduced = 0;
+  double magnitude = 0;
+};
+
+ExpectedElement expected_element(const BatchCase& batch, const GroupShape& shape, int rank,
+                                 int64_t token, int column) {
   const int slots_per_rank = shape.num_slots / batch.num_ranks();
   const float x = batch.x[rank][token * shape.hidden_size + column];
   std::vector<float> parts(static_cast<size_t>(batch.num_ranks()), 0.0F);
-  float sum = 0;
+  ExpectedElement expected;
   for (int k = 0; k < shape.top_k; ++k) {
     const int64_t pair = token * shape.top_k + k;
     const int slot = batch.slots[rank][pair];
@@ -53,11 +59,12 @@ float expected_element(const BatchCase& batch, const GroupShape& shape, int rank
     const float weight = batch.weights[rank][pair];
     const float in = shape.weight_scales_input ? x * weight : x;
     const float out = (shape.weight_scales_input ? 1.0F : weight) * (in * factor_of(slot));
-    sum += out;
+    expected.exact += out;
+    expected.magnitude += std::fabs(out);
     parts[slot / slots_per_rank] += out;
   }
-  if (shape.combine == CombineMode::kExact) return sum;
-  return std::accumulate(parts.begin(), parts.end(), 0.0F);
+  expected.reduced = std::accumulate(parts.begin(), parts.end(), 0.0F);
+  return expected;
 }
 
 Status check_received(const BatchCase& batch, const GroupShape& shape, int rank,
@@ -163,8 +170,15 @@ Status check_round_trip(const BatchCase& batch, const GroupShape& shape, Stream&
   RETURN_IF_ERROR(all_to_all.combine(stream, matrix_view(y.data(), tokens, shape.hidden_size)));
   for (size_t i = 0; i < y.size(); ++i) {
     const auto token = static_cast<int64_t>(i) / shape.hidden_size;
-    const float expected =
+    const ExpectedElement element =
         expected_element(batch, shape, rank, token, static_cast<int>(i % shape.hidden_size));
+    const float expected = shape.combine == CombineMode::kExact ? element.exact : element.reduced;
+    // What docs/wide_ep.md says of the two modes: each sum of top_k terms is off by at most
+    // (top_k - 1) roundings of the terms' magnitudes.
+    const double bound = 2 * (shape.top_k - 1) * 0x1p-24 * element.magnitude;
+    if (std::fabs(double{element.exact} - double{element.reduced}) > bound) {
+      return Status::invalid_input(fmt::format("y[{}]: the orders of summation differ too far", i));
+    }
     // == rather than the bits: a sum over ranks may give either zero.
     if (y[i] != expected) {
       return Status::invalid_input(fmt::format("y[{}] is {}, not {}", i, y[i], expected));
