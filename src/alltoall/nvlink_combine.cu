@@ -7,6 +7,7 @@
 // and eight warps sum them. A warp of its own publishes flags: its fences wait for the links, and
 // one fence serves all items that were stored meanwhile.
 #include "alltoall/nvlink_kernels.h"
+#include "alltoall/nvlink_launch.h"
 #include "alltoall/nvlink_regime.h"
 #include "alltoall/nvlink_ring.cuh"
 #include "alltoall/nvlink_sums.cuh"
@@ -232,7 +233,7 @@ __device__ void sum_for_push(Ring ring, Shared& s) {
 // Publishes items in their order, as many with one fence as are there. By one thread.
 __device__ void publish(Shared& s, uint32_t epoch) {
   const auto is_stored = [&](int item) {
-    return ptx::try_wait(&s.stored[item % kItems], static_cast<uint32_t>(item / kItems) & 1U);
+    return ptx::test_wait(&s.stored[item % kItems], static_cast<uint32_t>(item / kItems) & 1U);
   };
   int item = 0;
   for (;;) {
@@ -247,7 +248,8 @@ __device__ void publish(Shared& s, uint32_t epoch) {
   }
 }
 
-// Waits until the rows of a token that other ranks send are here.
+// Waits until the rows of a token that other ranks send are here; what they hold can be read after
+// the next acquire_rows().
 __device__ bool wait_rows(const CombineArgs& a, int token, const Returns& returns, uint32_t epoch) {
   const GroupView& g = a.group;
   bool ok = true;
@@ -255,15 +257,20 @@ __device__ bool wait_rows(const CombineArgs& a, int token, const Returns& return
     const uint32_t* flag = flag_of(g, g.self, lane_id(), token);
     const Wait wait = {Phase::kCombine, Awaited::kPartial, returns.rank, epoch, token, epoch};
     ok = wait_for(g, wait, [&](uint64_t& seen) {
-      const uint32_t value = ptx::load_acquire(flag);
+      const uint32_t value = ptx::load_relaxed(flag);
       seen = value;
       return value == epoch;
     });
   }
-  const bool all = __all_sync(kFullWarp, ok);
+  return __all_sync(kFullWarp, ok);
+}
+
+// What was published before flags that this warp has seen can be read by the copy engine.
+__device__ void acquire_rows() {
+  ptx::fence_sys();
   __syncwarp();
   if (lane_id() == 0) ptx::fence_copy_engine_global();
-  return all;
+  __syncwarp();
 }
 
 // The columns of a token: one part a rank (exact: one part of all its rows).
@@ -302,25 +309,39 @@ __device__ void fetch_for_finish(const CombineArgs& a, Ring ring, uint32_t epoch
   const GroupView& g = a.group;
   const Columns columns(g);
   const Range tokens = share_of(a.tokens, blockIdx.x, gridDim.x);
-  // Looked up ahead: a token's own row two tokens, what depends on it one token.
-  const auto own_row = [&](int token) { return token < tokens.end ? g.own_row[token] : -1; };
-  int next_row = own_row(tokens.begin + 1);
-  Work work = load_work(a, g.rank, max(own_row(tokens.begin), 0));
-  TokenPair pair = load_pair(a, tokens.begin, tokens.end);
-  for (int token = tokens.begin; token < tokens.end; ++token) {
-    const Work current = work;
-    const Returns returns = make_returns(a, pair);
-    work = load_work(a, g.rank, max(next_row, 0));
-    next_row = own_row(token + 2);
-    pair = load_pair(a, token + 1, tokens.end);
-    if (!wait_rows(a, token, returns, epoch)) break;
-    RowTask task = {};
-    task.token = token;
-    for (int offset = 0; offset < columns.row_bytes; offset += columns.block_bytes) {
-      task.offset = offset;
-      task.bytes = columns.bytes(offset);
-      task.flags = 0;
-      put_token(a, ring, returns, current, task);
+  // Tokens are looked up and waited for together, so that latencies overlap.
+  constexpr int kBatch = 4;
+  bool ok = true;
+  for (int first = tokens.begin; first < tokens.end && ok; first += kBatch) {
+    TokenPair pairs[kBatch];
+    int own_rows[kBatch];
+    Work work[kBatch];
+    Returns returns[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      pairs[i] = load_pair(a, first + i, tokens.end);
+      own_rows[i] = first + i < tokens.end ? g.own_row[first + i] : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) work[i] = load_work(a, g.rank, max(own_rows[i], 0));
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      returns[i] = make_returns(a, pairs[i]);
+      ok = ok && (first + i >= tokens.end || wait_rows(a, first + i, returns[i], epoch));
+    }
+    if (!ok) break;
+    acquire_rows();
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      if (first + i >= tokens.end) break;
+      RowTask task = {};
+      task.token = first + i;
+      for (int offset = 0; offset < columns.row_bytes; offset += columns.block_bytes) {
+        task.offset = offset;
+        task.bytes = columns.bytes(offset);
+        task.flags = 0;
+        put_token(a, ring, returns[i], work[i], task);
+      }
     }
   }
   RowTask stop = {};
@@ -367,6 +388,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     combine_kernel(const __grid_constant__ CombineArgs a) {
   extern __shared__ __align__(128) std::byte memory[];
   const GroupView& g = a.group;
+  ptx::wait_for_previous_kernel();
   const uint32_t epoch = next_epoch(g.state->combine_epoch);
   if (must_skip(g, Phase::kCombine, epoch)) return;
   announce(g, g.at.combine_ready, epoch);
@@ -408,8 +430,7 @@ cudaError_t load_combine() {
 }
 
 cudaError_t launch_combine(const Launch& launch, const CombineArgs& args) {
-  combine_kernel<<<launch.blocks, kThreads, kSharedMemoryOfKernel, launch.stream>>>(args);
-  return cudaGetLastError();
+  return launch_kernel(combine_kernel, launch, kThreads, kSharedMemoryOfKernel, args);
 }
 
 }  // namespace wideep::alltoall

@@ -3,6 +3,7 @@
 // with the parity of the epoch; a call ends only when all ranks have come to it, so a rank cannot
 // be two calls ahead.
 #include "alltoall/nvlink_kernels.h"
+#include "alltoall/nvlink_launch.h"
 #include "alltoall/nvlink_packets.cuh"
 #include "alltoall/nvlink_regime.h"
 #include "alltoall/nvlink_sums.cuh"
@@ -12,16 +13,24 @@ namespace {
 
 using namespace device;  // NOLINT: the kernels' own vocabulary
 
-constexpr int kThreads = kSmallThreads;
+constexpr int kThreads = kSmallCombineThreads;
 
 struct StridedByPlane {
+  int thread;  // of the row
   int lanes;
   int outside;  // the index of threads beyond the row
-  __device__ int operator()(int i) const {
-    const int thread = static_cast<int>(threadIdx.x);
-    return thread < lanes ? i * lanes + thread : outside;
-  }
+  __device__ int operator()(int i) const { return thread < lanes ? i * lanes + thread : outside; }
 };
+
+// Calls body(index, thread) for the parts of a row that this thread has; by whole warps.
+template <typename Body>
+__device__ void for_each_part(int vectors, const Body& body) {
+  const int lanes = packet_lanes(vectors);
+  for (int base = 0; base < lanes; base += kThreads) {
+    const int thread = base + static_cast<int>(threadIdx.x);
+    body(StridedByPlane{thread, lanes, vectors});
+  }
+}
 
 __device__ Packet* partial_of(const GroupView& g, std::byte* owner, uint32_t epoch, int place,
                               int token) {
@@ -32,32 +41,31 @@ __device__ Packet* partial_of(const GroupView& g, std::byte* owner, uint32_t epo
 
 __device__ void push_row(const CombineArgs& a, int source, int row, int vectors, uint32_t epoch) {
   const GroupView& g = a.group;
-  const int lanes = packet_lanes(vectors);
-  const StridedByPlane index = {lanes, vectors};
-  const int thread = static_cast<int>(threadIdx.x);
   const int64_t landed = static_cast<int64_t>(source) * g.shape.max_tokens + row;
   // All copies that there may be, so that their number need not be known first.
   const CopyLane copy = load_copy(a, landed, a.by_source ? 1 : a.top_k);
   const ReceivedRow received = g.received[landed];
-  const auto send = [&](int place, const uint4(&data)[kPlanes]) {
-    if (thread >= lanes) return;
-    const Vectors part = {{data[0], data[1], data[2]}};
-    send_packets(partial_of(g, g.peers[source], epoch, place, received.token), lanes, thread, part,
-                 epoch);
-  };
-  uint4 data[kPlanes];
-  if (!a.exact) {
-    Sum<kPlanes> sum;
-    add_copies(copy, received.copies, vectors, index, sum);
+  for_each_part(vectors, [&](const StridedByPlane& index) {
+    const auto send = [&](int place, const uint4(&data)[kPlanes]) {
+      if (index.thread >= index.lanes) return;
+      const Vectors part = {{data[0], data[1], data[2]}};
+      send_packets(partial_of(g, g.peers[source], epoch, place, received.token), index.lanes,
+                   index.thread, part, epoch);
+    };
+    uint4 data[kPlanes];
+    if (!a.exact) {
+      Sum<kPlanes> sum;
+      add_copies(copy, received.copies, vectors, index, sum);
 #pragma unroll
-    for (int i = 0; i < kPlanes; ++i) data[i] = sum.rounded(i);
-    send(received.partial, data);
-    return;
-  }
-  for (int c = 0; c < received.copies; ++c) {
-    load_vectors(row_of_lane(copy, c), vectors, index, data);
-    send(__shfl_sync(kFullWarp, copy.k, c), data);
-  }
+      for (int i = 0; i < kPlanes; ++i) data[i] = sum.rounded(i);
+      send(received.partial, data);
+      return;
+    }
+    for (int c = 0; c < received.copies; ++c) {
+      load_vectors(row_of_lane(copy, c), vectors, index, data);
+      send(__shfl_sync(kFullWarp, copy.k, c), data);
+    }
+  });
 }
 
 __device__ void push(const CombineArgs& a, int vectors, uint32_t epoch) {
@@ -71,29 +79,22 @@ __device__ void push(const CombineArgs& a, int vectors, uint32_t epoch) {
   }
 }
 
-__device__ bool finish_token(const CombineArgs& a, int token, int vectors, uint32_t epoch) {
+// This thread's columns of a token: what came back, in order; false where a rank gave up.
+__device__ bool sum_returns(const CombineArgs& a, int token, int vectors, uint32_t epoch,
+                            const StridedByPlane& index, const Returns& returns,
+                            const CopyLane& copy, int copies, Sum<kPlanes>& sum) {
   const GroupView& g = a.group;
-  const int lanes = packet_lanes(vectors);
-  const StridedByPlane index = {lanes, vectors};
-  const int thread = static_cast<int>(threadIdx.x);
-  const Returns returns = make_returns(a, load_pair(a, token, a.tokens));
-  const int own_row = g.own_row[token];
-  const int64_t landed =
-      static_cast<int64_t>(g.rank) * g.shape.max_tokens + (own_row < 0 ? 0 : own_row);
-  const int copies = own_row < 0 ? 0 : g.received[landed].copies;
-  const CopyLane copy = load_copy(a, landed, copies);
   bool ok = true;
-  Sum<kPlanes> sum;
   for (int place = 0; place < returns.count; ++place) {
     const int rank = __shfl_sync(kFullWarp, returns.rank, place);
     if (rank < 0) continue;
     uint4 data[kPlanes] = {};
     if (rank != g.rank) {
       Vectors part;
-      if (thread < lanes) {
+      if (index.thread < index.lanes) {
         const Wait wait = {Phase::kCombine, Awaited::kPartial, rank, epoch, token, epoch};
         const Packet* from = partial_of(g, g.self, epoch, place, token);
-        ok = receive_packets(g, wait, from, lanes, thread, part) && ok;
+        ok = receive_packets(g, wait, from, index.lanes, index.thread, part) && ok;
       }
 #pragma unroll
       for (int i = 0; i < kPlanes; ++i) data[i] = part.v[i];
@@ -111,13 +112,30 @@ __device__ bool finish_token(const CombineArgs& a, int token, int vectors, uint3
 #pragma unroll
     for (int i = 0; i < kPlanes; ++i) sum.add(i, data[i], weight);
   }
-  write_token(a, token, vectors, index, sum);
   return __all_sync(kFullWarp, ok);
 }
 
-__global__ void __launch_bounds__(kThreads, 1)
+__device__ bool finish_token(const CombineArgs& a, int token, int vectors, uint32_t epoch) {
+  const GroupView& g = a.group;
+  const Returns returns = make_returns(a, load_pair(a, token, a.tokens));
+  const int own_row = g.own_row[token];
+  const int64_t landed =
+      static_cast<int64_t>(g.rank) * g.shape.max_tokens + (own_row < 0 ? 0 : own_row);
+  const int copies = own_row < 0 ? 0 : g.received[landed].copies;
+  const CopyLane copy = load_copy(a, landed, copies);
+  bool ok = true;
+  for_each_part(vectors, [&](const StridedByPlane& index) {
+    Sum<kPlanes> sum;
+    ok = sum_returns(a, token, vectors, epoch, index, returns, copy, copies, sum) && ok;
+    write_token(a, token, vectors, index, sum);
+  });
+  return ok;
+}
+
+__global__ void __launch_bounds__(kThreads, 2)
     combine_small_kernel(const __grid_constant__ CombineArgs a) {
   const GroupView& g = a.group;
+  ptx::wait_for_previous_kernel();
   const uint32_t epoch = next_epoch(g.state->combine_epoch);
   if (must_skip(g, Phase::kCombine, epoch)) return;
   announce(g, g.at.combine_ready, epoch);
@@ -142,8 +160,7 @@ cudaError_t load_combine_small() {
 }
 
 cudaError_t launch_combine_small(const Launch& launch, const CombineArgs& args) {
-  combine_small_kernel<<<launch.blocks, kThreads, 0, launch.stream>>>(args);
-  return cudaGetLastError();
+  return launch_kernel(combine_small_kernel, launch, kThreads, 0, args);
 }
 
 }  // namespace wideep::alltoall

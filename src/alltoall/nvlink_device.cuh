@@ -215,9 +215,12 @@ __device__ inline uint32_t next_epoch(const uint64_t& word) {
   return static_cast<uint32_t>(word >> 32) + 1;
 }
 
-// The end of a phase, by all threads: its epoch advances when all blocks have come here.
+// The end of a phase, by all threads: its epoch advances when all blocks have come here. Only now
+// may the next kernel's blocks take room: earlier they could keep out those that this one waits
+// for.
 __device__ inline void finish_phase(uint64_t* word) {
   __syncthreads();
+  ptx::allow_next_kernel();
   if (threadIdx.x == 0) ptx::add_relaxed_gpu(word, share_of_step());
 }
 

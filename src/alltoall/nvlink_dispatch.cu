@@ -4,6 +4,7 @@
 // and copy rows from where they landed to their slots, while later rows still cross the links. Rows
 // by source rank stay where they landed.
 #include "alltoall/nvlink_kernels.h"
+#include "alltoall/nvlink_launch.h"
 #include "alltoall/nvlink_receive.cuh"
 #include "alltoall/nvlink_rows.cuh"
 #include "alltoall/nvlink_scan.cuh"
@@ -22,21 +23,39 @@ struct Route {
   int slot = 0;
   int index = -1;  // among this rank's rows for the slot; -1: no pair
   int rank = -1;
-  int row = -1;          // among the rows for the rank; -1: not the token's first slot there
+  int row = -1;  // among the rows for the rank; -1: not the token's first slot there
+  float weight = 1;
   uint32_t leaders = 0;  // lanes with a row
 };
 
-__device__ Route load_route(const DispatchArgs& a, int token) {
-  const GroupView& g = a.group;
+// Lane k's pair as it was loaded.
+struct RawRoute {
+  int slot = -1;
+  int index = -1;
+  int row = -1;
+  float weight = 1;
+};
+
+__device__ RawRoute look_up(const DispatchArgs& a, int token, int end) {
+  RawRoute raw;
+  if (token < end && lane_id() < a.top_k) {
+    const int64_t pair = static_cast<int64_t>(token) * a.top_k + lane_id();
+    raw.slot = a.slots[pair];
+    raw.index = a.group.pair_index[pair];
+    raw.row = a.group.pair_row[pair];
+    if (a.weights != nullptr) raw.weight = a.weights[pair];
+  }
+  return raw;
+}
+
+__device__ Route make_route(const GroupView& g, const RawRoute& raw) {
   Route route;
-  if (lane_id() < a.top_k) {
-    const int pair = token * a.top_k + lane_id();
-    route.index = g.pair_index[pair];
-    if (route.index >= 0) {
-      route.slot = a.slots[pair];
-      route.rank = route.slot / g.shape.slots_per_rank();
-      route.row = g.pair_row[pair];
-    }
+  if (raw.index >= 0) {
+    route.slot = raw.slot;
+    route.index = raw.index;
+    route.rank = raw.slot / g.shape.slots_per_rank();
+    route.row = raw.row;
+    route.weight = raw.weight;
   }
   route.leaders = __ballot_sync(kFullWarp, route.row >= 0);
   return route;
@@ -95,9 +114,6 @@ __device__ void write_headers(const DispatchArgs& a, int token, const Route& rou
                               Head (&heads)[kMaxTopK]) {
   const GroupView& g = a.group;
   const int lane = lane_id();
-  const float weight = lane < a.top_k && a.weights != nullptr
-                           ? a.weights[static_cast<int64_t>(token) * a.top_k + lane]
-                           : 1.0F;
   if (lane < a.top_k) heads[lane].at = nullptr;
   __syncwarp();
   for (uint32_t left = route.leaders; left != 0; left &= left - 1) {
@@ -113,7 +129,7 @@ __device__ void write_headers(const DispatchArgs& a, int token, const Route& rou
       const uint32_t tag = static_cast<uint32_t>(local) | static_cast<uint32_t>(lane) << 16;
       ptx::store_relaxed(
           header + 1 + place,
-          {{tag, static_cast<uint32_t>(route.index), __float_as_uint(weight)}, epoch});
+          {{tag, static_cast<uint32_t>(route.index), __float_as_uint(route.weight)}, epoch});
     }
     if (lane == leader) {
       const uint32_t counts =
@@ -133,8 +149,10 @@ __device__ void push(const DispatchArgs& a, uint32_t epoch, Outbox& outbox) {
   }
   const Range tokens = share_of(a.tokens, static_cast<int>(blockIdx.x), gridDim.x);
   int count = 0;
+  RawRoute next = look_up(a, tokens.begin + warp, tokens.end);
   for (int token = tokens.begin + warp; token < tokens.end; token += a.push_warps) {
-    const Route route = load_route(a, token);
+    const Route route = make_route(g, next);
+    next = look_up(a, token + a.push_warps, tokens.end);
     push_row<kPayload>(a, token, route);
     while (outbox.published[warp] <= count - Outbox::kDepth) {
     }
@@ -256,6 +274,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     dispatch_kernel(const __grid_constant__ DispatchArgs a) {
   extern __shared__ __align__(16) uint32_t shared[];
   const GroupView& g = a.group;
+  ptx::wait_for_previous_kernel();
   const uint32_t epoch = next_epoch(g.state->dispatch_epoch);
   if (must_skip(g, Phase::kDispatch, epoch)) return;
   announce(g, g.at.dispatch_ready, epoch);
@@ -304,8 +323,7 @@ cudaError_t launch_dispatch(const Launch& launch, Payload payload, const Dispatc
   const auto kernel = payload == Payload::kQuantize ? dispatch_kernel<Payload::kQuantize>
                                                     : dispatch_kernel<Payload::kBytes>;
   const int bytes = static_cast<int>(shared_bytes(args));
-  kernel<<<launch.blocks, kThreads, bytes, launch.stream>>>(args);
-  return cudaGetLastError();
+  return launch_kernel(kernel, launch, kThreads, bytes, args);
 }
 
 }  // namespace wideep::alltoall

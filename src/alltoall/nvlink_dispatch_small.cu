@@ -4,6 +4,7 @@
 // alternate with the parity of the epoch: a rank that is one call ahead writes to the other half,
 // and it cannot be two ahead, since a call ends only with the counts of all ranks.
 #include "alltoall/nvlink_kernels.h"
+#include "alltoall/nvlink_launch.h"
 #include "alltoall/nvlink_packets.cuh"
 #include "alltoall/nvlink_receive.cuh"
 #include "alltoall/nvlink_scan.cuh"
@@ -357,6 +358,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     dispatch_small_kernel(const __grid_constant__ DispatchArgs a) {
   extern __shared__ __align__(16) uint32_t memory[];
   const GroupView& g = a.group;
+  ptx::wait_for_previous_kernel();
   const uint32_t epoch = next_epoch(g.state->dispatch_epoch);
   if (must_skip(g, Phase::kDispatch, epoch)) return;
   const Shared s = carve(memory, a);
@@ -395,8 +397,7 @@ cudaError_t launch_dispatch_small(const Launch& launch, Payload payload, const D
   const auto kernel = payload == Payload::kQuantize ? dispatch_small_kernel<Payload::kQuantize>
                                                     : dispatch_small_kernel<Payload::kBytes>;
   const int bytes = static_cast<int>(shared_bytes(args));
-  kernel<<<launch.blocks, kThreads, bytes, launch.stream>>>(args);
-  return cudaGetLastError();
+  return launch_kernel(kernel, launch, kThreads, bytes, args);
 }
 
 }  // namespace wideep::alltoall

@@ -181,7 +181,7 @@ Status NvlinkGroup::allocate_outputs() {
 }
 
 Blocks NvlinkGroup::blocks(int64_t most_tokens) const {
-  return choose_blocks(shape_, num_ranks_, most_tokens, num_sms_, shape_.num_sms);
+  return choose_blocks(view_.shape, most_tokens, num_sms_, shape_.num_sms);
 }
 
 int64_t NvlinkGroup::most_tokens() const {

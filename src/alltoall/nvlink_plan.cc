@@ -20,11 +20,6 @@ int64_t round_up(int64_t value, int64_t multiple) {
 // beside us: two kernels that wait for their peers must both fit on every GPU.
 constexpr int kReservedSms = 32;
 
-// What one multiprocessor moves, GB/s, with room: 8 of them fill an NVLink direction, and the
-// memory's copy rate takes most of them.
-constexpr double kLinkRateOfSm = 25;
-constexpr double kLinkRate = 371;
-
 const char* phase_name(Phase phase) {
   constexpr std::array<const char*, 4> kNames = {"start", "dispatch", "combine", "resume"};
   return kNames[static_cast<size_t>(phase)];
@@ -171,26 +166,21 @@ bool is_small_batch(const Shape& shape, int64_t tokens) {
   return tokens <= shape.small_tokens;
 }
 
-Blocks choose_blocks(const GroupShape& shape, int num_ranks, int64_t tokens, int num_sms,
-                     int limit) {
+Blocks choose_blocks(const Shape& shape, int64_t tokens, int num_sms, int limit) {
   const int most = limit > 0 ? std::min(limit, num_sms)
                              : std::max(1, std::max(num_sms - kReservedSms, num_sms / 2));
   Blocks blocks;
-  if (tokens <= kSmallTokens) {
-    // A block a row: what a rank sends, then what it receives. Two of a dispatch's blocks share a
-    // multiprocessor.
+  if (is_small_batch(shape, tokens)) {
+    // A block a row: what a rank sends, then what it receives. Two blocks share a multiprocessor.
     const int64_t rows =
-        std::max<int64_t>(tokens * std::max(1, std::min(num_ranks, shape.top_k) - 1), 8);
+        std::max<int64_t>(tokens * std::max(1, std::min(shape.num_ranks, shape.top_k) - 1), 8);
     blocks.dispatch = static_cast<int>(std::min<int64_t>(rows, 2 * int64_t{most}));
-    blocks.combine = static_cast<int>(std::min<int64_t>(rows, most));
+    blocks.combine = blocks.dispatch;
     return blocks;
   }
-  // Rows by source rank only cross the links; rows by slot are also read and written in memory,
-  // which takes all there is.
-  const int link = static_cast<int>(kLinkRate / kLinkRateOfSm) + 1;
-  const bool is_by_source = shape.layout == RowLayout::kBySource;
-  blocks.dispatch = is_by_source ? std::min(most, 4 * link) : most;
-  blocks.combine = most;
+  // Fewer would fill the links, but what a block does before its first row and after its last one
+  // takes longer the more tokens it has.
+  blocks.dispatch = blocks.combine = most;
   return blocks;
 }
 

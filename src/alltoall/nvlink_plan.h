@@ -31,8 +31,7 @@ struct Blocks {
 };
 // Thread blocks, each with a multiprocessor of its own, for a batch of at most `tokens` a rank.
 // `limit`: of multiprocessors; 0: none but num_sms less those that other communication needs.
-Blocks choose_blocks(const GroupShape& shape, int num_ranks, int64_t tokens, int num_sms,
-                     int limit);
+Blocks choose_blocks(const Shape& shape, int64_t tokens, int num_sms, int limit);
 
 // Warps of 32 in a dispatch's block that push rows; the others receive.
 int push_warps(const GroupShape& shape);

@@ -188,20 +188,22 @@ TEST(NvlinkPlan, SmallBatchesFitTheirBlocks) {
 }
 
 TEST(NvlinkPlan, BlocksStayWithinTheirLimit) {
-  GroupShape shape = deepseek_shape();
-  for (const RowLayout layout :
-       {RowLayout::kBySlot, RowLayout::kBySlotMasked, RowLayout::kBySource}) {
-    shape.layout = layout;
+  GroupShape wide = deepseek_shape();
+  wide.hidden_size = 16384;  // never a small batch
+  for (const GroupShape& group : {deepseek_shape(), wide}) {
+    const Shape shape = make_kernel_shape(group, 8).value();
     for (const int64_t tokens : {1, 8, 128, 193, 4096}) {
-      const Blocks free = choose_blocks(shape, 8, tokens, 132, 0);
-      const Blocks few = choose_blocks(shape, 8, tokens, 132, 16);
-      // Two blocks of a small dispatch share a multiprocessor.
-      EXPECT_LE(few.dispatch,
-                is_small_batch(make_kernel_shape(shape, 8).value(), tokens) ? 32 : 16);
-      EXPECT_LE(few.combine, 16);
-      EXPECT_LE(free.combine, 100) << "32 multiprocessors are left to others";
-      EXPECT_GE(few.dispatch, 1);
-      EXPECT_GE(free.dispatch, few.dispatch);
+      const Blocks free = choose_blocks(shape, tokens, 132, 0);
+      const Blocks few = choose_blocks(shape, tokens, 132, 16);
+      // Two blocks of a small batch share a multiprocessor; 32 are left to others by default. The
+      // blocks of a large batch wait for each other, so each must have one of its own.
+      const int shared = is_small_batch(shape, tokens) ? 2 : 1;
+      for (const auto blocks : {&Blocks::dispatch, &Blocks::combine}) {
+        EXPECT_LE(few.*blocks, 16 * shared);
+        EXPECT_LE(free.*blocks, 100 * shared);
+        EXPECT_GE(few.*blocks, 1);
+        EXPECT_GE(free.*blocks, few.*blocks);
+      }
     }
   }
 }

@@ -6,10 +6,12 @@
 namespace wideep::alltoall {
 
 // Tokens of a unit of the scan at most.
-inline constexpr int kMaxUnitTokens = 64;
+inline constexpr int kMaxUnitTokens = 128;
 
 // Threads of a block of the small regime: one row at a time, three vectors a thread.
 inline constexpr int kSmallThreads = 512;
+// The same of combine, where wider rows take turns: two blocks share a multiprocessor.
+inline constexpr int kSmallCombineThreads = 320;
 // Words of shared memory that such a block has beside the batch's pairs and counts.
 inline constexpr int kSmallSharedWords = 2 + kMaxNvlinkRanks + 3 * kMaxTopK + kSmallThreads;
 // Dynamic shared memory that a kernel may ask for; the rest is the kernels' static one.

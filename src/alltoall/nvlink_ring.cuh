@@ -84,9 +84,11 @@ struct Ring {
   }
   // When this warp has read the row.
   __device__ void release() {
-    ptx::fence_copy_engine_shared();
     __syncwarp();
-    if (lane_id() == 0) ptx::arrive(&state->empty[entry]);
+    if (lane_id() == 0) {
+      ptx::fence_copy_engine_shared();
+      ptx::arrive(&state->empty[entry]);
+    }
     advance();
   }
 };

@@ -4,8 +4,7 @@
 //
 // A large batch is cut into units of tokens. Every block counts its units' pairs, one barrier of
 // the grid makes all counts visible, and every block sums those of the units before its own; the
-// sums over all units go to the peers as cells. Ranks within a unit are found by comparing pairs,
-// which for at most 64 tokens is quicker than anything clever.
+// sums over all units go to the peers as cells. Within a unit one warp walks through the pairs.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +21,10 @@ __device__ inline uint32_t pack_pair(uint32_t slot, uint32_t rank) {
   return slot | rank << 16;
 }
 
+inline constexpr uint32_t kNoPair = 0xffffffffU;
+
 // A pair with its slot's rank. No pair: -1, and slots of ranks that are masked out.
 __device__ inline uint32_t load_pair(const DispatchArgs& a, int pair, uint32_t epoch) {
-  constexpr uint32_t kNoPair = 0xffffffffU;
   const int slot = a.slots[pair];
   if (slot == -1) return kNoPair;
   const GroupView& g = a.group;
@@ -54,30 +54,54 @@ __device__ inline void count_if_equal(uint32_t pair, uint32_t mine, int2& count)
   count.y += difference >> 16 == 0 ? 1 : 0;
 }
 
-// Pairs of [0, end) with the same slot as `mine` (x), and with the same first rank (y).
-__device__ inline int2 count_equal(const uint32_t* pairs, int end, uint32_t mine) {
-  int2 count = {0, 0};
-  const auto* fours = reinterpret_cast<const uint4*>(pairs);
-#pragma unroll 4
-  for (int q = 0; q < end / 4; ++q) {
-    const uint4 four = fours[q];
-    count_if_equal(four.x, mine, count);
-    count_if_equal(four.y, mine, count);
-    count_if_equal(four.z, mine, count);
-    count_if_equal(four.w, mine, count);
+// Ranks the pairs [0, num_pairs) of a unit, by one warp: as many whole tokens at a time as it has
+// lanes for; equal slots find each other by a match, and a counter a slot carries over. Places
+// within the unit go to pair_index and pair_row from first_pair on, counts to `counts` [columns],
+// cleared.
+__device__ inline void rank_unit(const DispatchArgs& a, const uint32_t* pairs, int num_pairs,
+                                 int first_pair, uint32_t* counts) {
+  const GroupView& g = a.group;
+  const int lane = lane_id();
+  const int step = 32 / a.top_k * a.top_k;
+  const uint32_t before = (1U << lane) - 1;
+  for (int base = 0; base < num_pairs; base += step) {
+    const int p = base + lane;
+    const bool mine = lane < step && p < num_pairs;
+    const uint32_t pair = mine ? pairs[p] : kNoPair;
+    const uint32_t slot = pair & 0xffffU;
+    const uint32_t rank = pair >> 16;
+    // Lanes without a pair match each other and count nothing.
+    const uint32_t same_slot = __match_any_sync(kFullWarp, slot);
+    const uint32_t token_rank = static_cast<uint32_t>(lane / a.top_k) << 16 | rank;
+    const bool first = (__match_any_sync(kFullWarp, token_rank) & before) == 0 && pair != kNoPair;
+    const uint32_t same_rank = __match_any_sync(kFullWarp, first ? rank : kNone16);
+    int index = -1;
+    int row = -1;
+    if (pair != kNoPair) {
+      index = static_cast<int>(counts[slot]) + __popc(same_slot & before);
+      if (first) {
+        row = static_cast<int>(counts[g.shape.num_slots + rank]) + __popc(same_rank & before);
+      }
+    }
+    __syncwarp();
+    if (pair != kNoPair && (same_slot & before) == 0) counts[slot] += __popc(same_slot);
+    if (first && (same_rank & before) == 0) counts[g.shape.num_slots + rank] += __popc(same_rank);
+    __syncwarp();
+    if (mine) {
+      g.pair_index[first_pair + p] = index;
+      g.pair_row[first_pair + p] = row;
+      if (lane % a.top_k == 0) g.own_row[(first_pair + p) / a.top_k] = -1;
+    }
   }
-  for (int q = end / 4 * 4; q < end; ++q) count_if_equal(pairs[q], mine, count);
-  return count;
 }
 
-// Scans one unit's pairs: places within the unit to pair_index and pair_row, counts to `histogram`
-// (of the grid). `shared_counts` [columns] and `shared_pairs` [kMaxUnitTokens * top_k] are the
-// block's. Called by all threads.
+// Scans one unit's pairs: places within the unit, and counts to `histogram` (of the grid). Called
+// by all threads; `shared_counts` [columns] and `shared_pairs` [kMaxUnitTokens * top_k] are the
+// block's.
 __device__ inline void scan_unit(const DispatchArgs& a, Range tokens, uint32_t epoch,
                                  uint32_t* shared_counts, uint32_t* shared_pairs,
                                  uint32_t* histogram) {
-  const GroupView& g = a.group;
-  const int columns = g.shape.columns();
+  const int columns = a.group.shape.columns();
   const int num_pairs = (tokens.end - tokens.begin) * a.top_k;
   const int first_pair = tokens.begin * a.top_k;
   for (int c = static_cast<int>(threadIdx.x); c < columns; c += blockDim.x) shared_counts[c] = 0;
@@ -85,34 +109,11 @@ __device__ inline void scan_unit(const DispatchArgs& a, Range tokens, uint32_t e
     shared_pairs[p] = load_pair(a, first_pair + p, epoch);
   }
   __syncthreads();
-  // Two pairs a thread at most: 64 tokens of 22 slots are 1408.
-  uint32_t packed[2] = {};
-  int kept = 0;
-  for (int p = static_cast<int>(threadIdx.x); p < num_pairs; p += blockDim.x) {
-    packed[kept++] = keep_first_rank(shared_pairs, p, a.top_k);
-  }
-  __syncthreads();
-  kept = 0;
-  for (int p = static_cast<int>(threadIdx.x); p < num_pairs; p += blockDim.x) {
-    shared_pairs[p] = packed[kept++];
-  }
-  __syncthreads();
-  for (int p = static_cast<int>(threadIdx.x); p < num_pairs; p += blockDim.x) {
-    const uint32_t mine = shared_pairs[p];
-    const uint32_t slot = mine & 0xffffU;
-    const uint32_t rank = mine >> 16;
-    const int2 before = count_equal(shared_pairs, p, mine);
-    g.pair_index[first_pair + p] = slot == kNone16 ? -1 : before.x;
-    g.pair_row[first_pair + p] = rank == kNone16 ? -1 : before.y;
-    if (p % a.top_k == 0) g.own_row[(first_pair + p) / a.top_k] = -1;
-    if (slot != kNone16) atomicAdd(&shared_counts[slot], 1U);
-    if (rank != kNone16) atomicAdd(&shared_counts[g.shape.num_slots + rank], 1U);
-  }
+  if (warp_id() == 0) rank_unit(a, shared_pairs, num_pairs, first_pair, shared_counts);
   __syncthreads();
   for (int c = static_cast<int>(threadIdx.x); c < columns; c += blockDim.x) {
     histogram[c] = shared_counts[c];
   }
-  __syncthreads();
 }
 
 // Sends the sums over all units to all ranks: a warp a column.
@@ -174,6 +175,7 @@ __device__ inline bool scan_batch(const DispatchArgs& a, uint32_t epoch, uint32_
   const int num_units = units_per_block * blocks;
   const int first_unit = static_cast<int>(blockIdx.x) * units_per_block;
   for (int u = first_unit; u < first_unit + units_per_block; ++u) {
+    __syncthreads();  // the unit before still reads its counts
     scan_unit(a, share_of(a.tokens, u, num_units), epoch, shared_counts, shared_pairs,
               g.histograms + static_cast<int64_t>(u) * histogram_stride(columns));
   }

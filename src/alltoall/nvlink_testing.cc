@@ -262,8 +262,16 @@ Status check_row_slots(const NvlinkBatch& batch, int rank, const Expected& expec
   return Status::ok();
 }
 
+// The row itself.
+uint16_t input_of(const NvlinkBatch& batch, const Origin& origin, int column) {
+  const std::byte* row = batch.rows[origin.source].data() + origin.token * batch.input_bytes();
+  return reinterpret_cast<const uint16_t*>(row)[column];
+}
+
+using OutputOf = uint16_t (*)(const NvlinkBatch&, const Origin&, int column);
+
 // One element of y before the residual, in float and in the promised order.
-float expected_sum(const NvlinkBatch& batch, int rank, int token, int column) {
+float expected_sum(const NvlinkBatch& batch, int rank, int token, int column, OutputOf output) {
   const int slots = slots_per_rank(batch);
   const bool exact = batch.shape.combine == CombineMode::kExact;
   const bool by_source = batch.shape.layout == RowLayout::kBySource;
@@ -278,8 +286,7 @@ float expected_sum(const NvlinkBatch& batch, int rank, int token, int column) {
       if (by_source && any) continue;
       any = true;
       const float weight = by_source ? 1.0F : batch.weights[rank][pair];
-      part +=
-          weight * bf16_to_float(output_of(batch, {rank, token, by_source ? -1 : slot}, column));
+      part += weight * bf16_to_float(output(batch, {rank, token, by_source ? -1 : slot}, column));
     }
     if (any) sum += exact ? part : bf16_to_float(float_to_bf16(part));
   }
@@ -478,7 +485,7 @@ Status check_combine(const NvlinkBatch& batch, NvlinkGroup& group, int rank, Str
                      download<uint16_t>(y.data, y.rows * hidden, cuda));
     for (int token = 0; token < batch.num_tokens[rank]; ++token) {
       for (int c = 0; c < hidden; ++c) {
-        float sum = expected_sum(batch, rank, token, c);
+        float sum = expected_sum(batch, rank, token, c, output_of);
         if (with_residual) sum += bf16_to_float(batch.residual[rank][token * hidden + c]);
         const uint16_t want = float_to_bf16(sum);
         const uint16_t got = seen[static_cast<size_t>(token * hidden + c)];
@@ -486,6 +493,21 @@ Status check_combine(const NvlinkBatch& batch, NvlinkGroup& group, int rank, Str
           return Status::invalid_input(fmt::format("y[{}, {}] is {}, not {}", token, c,
                                                    bf16_to_float(got), bf16_to_float(want)));
         }
+      }
+    }
+  }
+  return Status::ok();
+}
+
+Status check_identity(const NvlinkBatch& batch, int rank, std::span<const uint16_t> y) {
+  const int hidden = batch.shape.hidden_size;
+  for (int token = 0; token < batch.num_tokens[rank]; ++token) {
+    for (int c = 0; c < hidden; ++c) {
+      const uint16_t want = float_to_bf16(expected_sum(batch, rank, token, c, input_of));
+      const uint16_t got = y[static_cast<size_t>(token) * hidden + c];
+      if (got != want) {
+        return Status::invalid_input(fmt::format("y[{}, {}] is {}, not {}", token, c,
+                                                 bf16_to_float(got), bf16_to_float(want)));
       }
     }
   }

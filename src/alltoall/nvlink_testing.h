@@ -68,6 +68,9 @@ Status check_dispatch(const NvlinkBatch& batch, NvlinkGroup& group, int rank, St
 Status check_combine(const NvlinkBatch& batch, NvlinkGroup& group, int rank, Stream& stream,
                      const NvlinkBuffers& buffers);
 
+// y of a combine whose "experts" passed BF16 rows on, without a residual.
+Status check_identity(const NvlinkBatch& batch, int rank, std::span<const uint16_t> y);
+
 // One rank of a test: its group, stream and the ranks' communicator.
 struct NvlinkRank {
   dist::Communicator& ranks;
