@@ -78,8 +78,13 @@ Status LocalGroup::judge() {
 
 Status LocalGroup::launch(uint32_t epoch) {
   outcome_ = judge();
-  const Work work = outcome_.is_ok() ? work_of(calls_) : Work{};
-  if (outcome_.is_ok() && calls_[0].op == Op::kSplit) make_parts();
+  if (!outcome_.is_ok()) {
+    // What was refused must not be looked at: a root may not be in the group.
+    finish(epoch);
+    return outcome_;
+  }
+  const Work work = work_of(calls_);
+  if (calls_[0].op == Op::kSplit) make_parts();
   if (work.bytes <= kSmallWorkBytes) {
     do_work(calls_, 0, work.units);
     finish(epoch);
