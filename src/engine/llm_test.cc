@@ -231,19 +231,16 @@ TEST(CheckEngineCan, NamesEveryKeyThatCannotAct) {
   EXPECT_TRUE(check_engine_can(config).is_ok());
   config.kv_cache.dtype = KvCacheType::kFp8;
   config.speculative.emplace();
-  config.moe.backend = MoeBackend::kWideEp;
   config.parallel.enable_lm_head_tp_in_adp = true;
   config.cp.emplace().cp_type = CpType::kRing;
   config.attention_dp.enable_balance = true;
   config.cache_transceiver.emplace().backend = CacheTransceiverBackend::kMpi;
   const std::string error = error_of(check_engine_can(config));
-  for (const char* key : {"kv_cache_config.dtype", "speculative_config", "moe_config.backend",
-                          "cp_config.cp_type", "enable_lm_head_tp_in_adp",
-                          "attention_dp_config.enable_balance", "cache_transceiver_config"}) {
+  for (const char* key : {"kv_cache_config.dtype", "speculative_config", "cp_config.cp_type",
+                          "enable_lm_head_tp_in_adp", "attention_dp_config.enable_balance",
+                          "cache_transceiver_config"}) {
     EXPECT_THAT(error, HasSubstr(key));
   }
-  config.moe.load_balancer.emplace();
-  EXPECT_THAT(error_of(check_engine_can(config)), HasSubstr("moe_config.load_balancer"));
 }
 
 }  // namespace
