@@ -10,6 +10,8 @@
 #include "alltoall/nvlink_plan.h"
 #include "base/float_formats.h"
 #include "base/random.h"
+#include "base/thread_pool.h"
+#include "dist/world.h"
 
 namespace wideep::alltoall {
 namespace {
@@ -222,6 +224,26 @@ Result<BenchResult> bench_all_to_all(dist::Communicator& group, Stream& stream,
       group.all_gather(std::as_bytes(std::span(own)), std::as_writable_bytes(std::span(all))));
   count_bytes(bench, group.size(), all, result);
   RETURN_IF_ERROR(group.barrier());
+  return result;
+}
+
+Result<BenchResult> bench_on_local_ranks(int num_ranks,
+                                         const std::function<BenchCase(int rank)>& make_case) {
+  ASSIGN_OR_RETURN(dist::World world, dist::World::local(num_ranks));
+  ThreadPool pool(1);
+  int devices = 0;
+  RETURN_IF_CUDA_ERROR(cudaGetDeviceCount(&devices));
+  BenchResult result;
+  RETURN_IF_ERROR(world.run([&](dist::Communicator& group) -> Status {
+    RETURN_IF_CUDA_ERROR(cudaSetDevice(group.rank() % devices));
+    cudaStream_t handle = nullptr;
+    RETURN_IF_CUDA_ERROR(cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking));
+    Stream stream = Stream::of_cuda(pool, handle);
+    const Result<BenchResult> own = bench_all_to_all(group, stream, make_case(group.rank()));
+    cudaStreamDestroy(handle);
+    if (own.is_ok() && group.rank() == 0) result = own.value();
+    return own.status();
+  }));
   return result;
 }
 

@@ -44,6 +44,10 @@ struct BenchResult {
 Result<BenchResult> bench_all_to_all(dist::Communicator& group, Stream& stream,
                                      const BenchCase& bench);
 
+// The same on `num_ranks` threads, spread over the GPUs of this machine.
+Result<BenchResult> bench_on_local_ranks(int num_ranks,
+                                         const std::function<BenchCase(int rank)>& make_case);
+
 // Collective: times body(), which puts a call on the stream; the same result on all ranks.
 Result<CallTime> time_calls(dist::Communicator& group, Stream& stream, int calls, int replays,
                             const std::function<Status()>& body);

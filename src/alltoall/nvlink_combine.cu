@@ -131,29 +131,27 @@ __device__ void fetch_row(const CombineArgs& a, Ring& ring, Shared& s, int sourc
   }
 }
 
-// Where the block's rows of one source are, and the rows of all sources in turn: those that the
-// sources' blocks of this number wait for about now.
+// This block's rows of all other sources in turn. Rows and tokens are dealt to the blocks like
+// cards, so that all blocks push and finish the front of the batch first: whatever the routing, a
+// token's rows come at about the time that it is waited for.
 struct PushItems {
   int num_ranks;
   int rank;
-  int longest = 0;
+  int longest = 0;  // rows of this block from one source
 
   __device__ explicit PushItems(const GroupView& g) : num_ranks(g.shape.num_ranks), rank(g.rank) {
+    const int blocks = static_cast<int>(gridDim.x);
     for (int r = 0; r < num_ranks; ++r) {
-      if (r != rank && is_active(r)) longest = max(longest, width(g, r));
+      if (r != rank && is_active(r))
+        longest = max(longest, (g.source_rows[r] + blocks - 1) / blocks);
     }
-  }
-  __device__ static int width(const GroupView& g, int source) {
-    const Range rows = share_of(g.source_rows[source], blockIdx.x, gridDim.x);
-    return rows.end - rows.begin;
   }
   // The first existing item from `i` on; false at the end.
   __device__ bool find(const GroupView& g, int& i, int& source, int& row) const {
     for (; i < longest * (num_ranks - 1); ++i) {
       source = (rank + 1 + i % (num_ranks - 1)) % num_ranks;
-      const Range rows = share_of(g.source_rows[source], blockIdx.x, gridDim.x);
-      row = rows.begin + i / (num_ranks - 1);
-      if (row < rows.end && is_active(source)) return true;
+      row = static_cast<int>(blockIdx.x + i / (num_ranks - 1) * gridDim.x);
+      if (row < g.source_rows[source] && is_active(source)) return true;
     }
     return false;
   }
@@ -308,34 +306,39 @@ __device__ void put_token(const CombineArgs& a, Ring& ring, const Returns& retur
 __device__ void fetch_for_finish(const CombineArgs& a, Ring ring, uint32_t epoch) {
   const GroupView& g = a.group;
   const Columns columns(g);
-  const Range tokens = share_of(a.tokens, blockIdx.x, gridDim.x);
+  const int blocks = static_cast<int>(gridDim.x);
   // Tokens are looked up and waited for together, so that latencies overlap.
   constexpr int kBatch = 4;
-  bool ok = true;
-  for (int first = tokens.begin; first < tokens.end && ok; first += kBatch) {
-    TokenPair pairs[kBatch];
-    int own_rows[kBatch];
-    Work work[kBatch];
-    Returns returns[kBatch];
+  TokenPair pairs[kBatch];
+  int own_rows[kBatch];
+  const auto look_up = [&](int first) {
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      pairs[i] = load_pair(a, first + i, tokens.end);
-      own_rows[i] = first + i < tokens.end ? g.own_row[first + i] : -1;
+      pairs[i] = load_pair(a, first + i * blocks, a.tokens);
+      own_rows[i] = first + i * blocks < a.tokens ? g.own_row[first + i * blocks] : -1;
     }
+  };
+  look_up(static_cast<int>(blockIdx.x));
+  bool ok = true;
+  for (int first = static_cast<int>(blockIdx.x); first < a.tokens && ok; first += kBatch * blocks) {
+    Work work[kBatch];
+    Returns returns[kBatch];
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) work[i] = load_work(a, g.rank, max(own_rows[i], 0));
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       returns[i] = make_returns(a, pairs[i]);
-      ok = ok && (first + i >= tokens.end || wait_rows(a, first + i, returns[i], epoch));
+      const int token = first + i * blocks;
+      ok = ok && (token >= a.tokens || wait_rows(a, token, returns[i], epoch));
     }
     if (!ok) break;
+    look_up(first + kBatch * blocks);
     acquire_rows();
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      if (first + i >= tokens.end) break;
+      if (first + i * blocks >= a.tokens) break;
       RowTask task = {};
-      task.token = first + i;
+      task.token = first + i * blocks;
       for (int offset = 0; offset < columns.row_bytes; offset += columns.block_bytes) {
         task.offset = offset;
         task.bytes = columns.bytes(offset);

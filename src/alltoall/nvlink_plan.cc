@@ -185,7 +185,9 @@ Blocks choose_blocks(const Shape& shape, int64_t tokens, int num_sms, int limit)
 }
 
 int push_warps(const GroupShape& shape) {
-  return shape.layout == RowLayout::kBySource ? 24 : 12;
+  // Receivers of rows by slot write several times what pushers send.
+  if (shape.layout == RowLayout::kBySource) return 24;
+  return shape.format == RowFormat::kFp8 ? 6 : 4;
 }
 
 int64_t histogram_rows(int64_t max_tokens, int max_blocks) {

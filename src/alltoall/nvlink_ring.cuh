@@ -67,6 +67,9 @@ struct Ring {
     if (lane_id() == 0) {
       while (!ptx::try_wait(&state->empty[entry], phase ^ 1U)) {
       }
+      // The consumers' reads come before the copy engine's writes. Here rather than in the consumers,
+      // whose stores over the links such a fence would wait for.
+      ptx::fence_copy_engine_shared();
       state->tasks[entry] = task;
       const bool has_row = (task.flags & (kNoRow | kStop)) == 0;
       ptx::arrive_expecting(&state->full[entry], has_row ? task.bytes : 0);
@@ -85,10 +88,7 @@ struct Ring {
   // When this warp has read the row.
   __device__ void release() {
     __syncwarp();
-    if (lane_id() == 0) {
-      ptx::fence_copy_engine_shared();
-      ptx::arrive(&state->empty[entry]);
-    }
+    if (lane_id() == 0) ptx::arrive(&state->empty[entry]);
     advance();
   }
 };

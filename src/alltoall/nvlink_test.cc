@@ -335,10 +335,14 @@ TEST_F(Nvlink, ReportsBadSlotsAndFullOutputs) {
         RETURN_IF_ERROR(r.group.plan(r.stream, buffers.routing(*batch, r.rank())));
         RETURN_IF_ERROR(r.group.dispatch(r.stream, buffers.dispatch(*batch, r.rank())).status());
         const Status failed = finish_stream(r.cuda(), r.group);
-        EXPECT_THAT(failed.message(),
-                    AnyOf(HasSubstr("gave up first"),
-                          batch == &bad ? HasSubstr("token 1: slot 8 is not in [-1, 8)")
-                                        : HasSubstr("its output holds 6")));
+        if (batch == &full) {
+          EXPECT_THAT(failed.message(),
+                      AnyOf(HasSubstr("its output holds 6"), HasSubstr("gave up first")));
+        } else if (r.rank() == 1) {
+          EXPECT_THAT(failed.message(), HasSubstr("token 1: slot 8 is not in [-1, 8)"));
+        } else if (!failed.is_ok()) {  // it may have had all it needs when rank 1 gave up
+          EXPECT_THAT(failed.message(), HasSubstr("gave up first"));
+        }
         return r.ranks.barrier();
       });
       EXPECT_TRUE(status.is_ok()) << status.message();

@@ -87,8 +87,7 @@ Status run_nvlink_ranks(int num_ranks, const GroupShape& shape,
                         const std::function<Status(NvlinkRank&)>& body);
 
 int device_count();
-// For tests that ranks of several GPUs or of one can run: blocks of a rank, so that the kernels of
-// all ranks fit on the GPUs at once.
+// Multiprocessors of a rank, so that the kernels of all ranks fit on the GPUs at once.
 int sms_for(int num_ranks);
 
 }  // namespace wideep::alltoall

@@ -295,6 +295,7 @@ void add_bench(CLI::App& parent) {
   latency.concurrency = 1;
   add_mode(*bench, "One request after the other: times to tokens", latency, before);
   add_bench_prepare(*bench);
+  add_bench_all_to_all(*bench);
 }
 
 }  // namespace wideep::cli

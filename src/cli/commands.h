@@ -27,7 +27,8 @@ void add_eval(CLI::App& parent);
 void add_info(CLI::App& parent);
 void add_tokenize(CLI::App& parent);
 
-// Subcommand of `wideep bench`.
+// Subcommands of `wideep bench`.
+void add_bench_all_to_all(CLI::App& bench);
 void add_bench_prepare(CLI::App& bench);
 
 // Subcommands of `wideep eplb`.
