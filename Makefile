@@ -5,11 +5,12 @@ SETUP ?= tools/setup.sh
 PRESET ?= $(if $(shell command -v nvcc 2>/dev/null),cuda,cpu)
 FUZZ_SECONDS ?= 20
 BENCH_FLAGS ?=
+TSAN_TESTS = base_test dist_test alltoall_test moe_test engine_test
 
 # Looked up when a recipe runs, not before: setup may just have installed it.
 launcher = $$(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 
-.PHONY: build demo test bench format lint sanitize fuzz clean
+.PHONY: build demo test bench format lint sanitize tsan fuzz clean
 
 build:
 	@$(SETUP)
@@ -40,6 +41,14 @@ sanitize:
 	@cmake --build build-sanitize
 	@ctest --test-dir build-sanitize --output-on-failure -j2
 
+# The programs whose ranks are threads of one process. Those of MPI are left out: it brings threads of
+# its own that the sanitizer does not know.
+tsan:
+	@$(SETUP)
+	@cmake --preset tsan $(launcher) --log-level=WARNING
+	@cmake --build build-tsan --target $(TSAN_TESTS)
+	@for test in $(TSAN_TESTS); do build-tsan/bin/$$test --gtest_brief=1 || exit 1; done
+
 fuzz:
 	@$(SETUP) fuzz
 	@cmake --preset fuzz $(launcher) --log-level=WARNING
@@ -47,4 +56,4 @@ fuzz:
 	@tools/fuzz.sh $(FUZZ_SECONDS)
 
 clean:
-	rm -rf build build-sanitize build-fuzz
+	rm -rf build build-sanitize build-tsan build-fuzz
