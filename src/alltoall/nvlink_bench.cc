@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <numeric>
 
 #include "alltoall/cuda_memory.h"
@@ -62,7 +63,7 @@ class Graph {
 double at_fraction(std::vector<double> values, double fraction) {
   std::ranges::sort(values);
   const auto last = static_cast<double>(values.size() - 1);
-  return values[static_cast<size_t>(fraction * last + 0.5)];
+  return values[static_cast<size_t>(std::lround(fraction * last))];
 }
 
 // Of all ranks' times, [ranks][replays]: the slowest of each replay.
@@ -170,9 +171,13 @@ Result<CallTime> time_calls(dist::Communicator& group, Stream& stream, int calls
   const Event end;
   Graph graph;
   RETURN_IF_ERROR(graph.capture(cuda, [&]() -> Status {
-    for (int i = 0; i < kWarmupCalls; ++i) RETURN_IF_ERROR(body());
+    for (int i = 0; i < kWarmupCalls; ++i) {
+      RETURN_IF_ERROR(body());
+    }
     RETURN_IF_CUDA_ERROR(cudaEventRecordWithFlags(begin.get(), cuda, cudaEventRecordExternal));
-    for (int i = 0; i < calls; ++i) RETURN_IF_ERROR(body());
+    for (int i = 0; i < calls; ++i) {
+      RETURN_IF_ERROR(body());
+    }
     RETURN_IF_CUDA_ERROR(cudaEventRecordWithFlags(end.get(), cuda, cudaEventRecordExternal));
     return Status::ok();
   }));
