@@ -21,9 +21,10 @@ sources '*.h' '*.cc' '*.cu' '*.cuh' | xargs -r clang-format --dry-run -Werror ||
 step "include arrows and file rules (tools/check_includes)"
 tools/check_includes || fail "ARCHITECTURE.md has the arrows"
 
-# Text and code hold for every machine: no home folders, no absolute work folders.
+# Text and code hold for every machine: no home folders, no absolute work folders (others' texts may
+# speak of them).
 step "machine paths"
-if git grep -nIE '(^|[^[:alnum:]_./$])/(work|root|home|mnt|Users)/' -- . ':!tools/lint.sh'; then
+if git grep -nIE '(^|[^[:alnum:]_./$])/(work|root|home|mnt|Users)/' -- . ':!tools/lint.sh' ':!data/domains/*.json'; then
   fail "paths of one machine in the lines above"
 fi
 

@@ -38,5 +38,6 @@ void add_eplb_replay(CLI::App& eplb);
 void add_eplb_report(CLI::App& eplb);
 void add_eplb_report_cooccurrence(CLI::App& eplb);
 void add_eplb_report_send_ranks(CLI::App& eplb);
+void add_eplb_watch(CLI::App& eplb);
 
 }  // namespace wideep::cli

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   wideep::cli::add_eplb_report(*eplb);
   wideep::cli::add_eplb_report_cooccurrence(*eplb);
   wideep::cli::add_eplb_report_send_ranks(*eplb);
+  wideep::cli::add_eplb_watch(*eplb);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& error) {
