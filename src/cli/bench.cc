@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/progress.h"
+#include "cli/balancer_history.h"
 #include "cli/bench_load.h"
 #include "cli/bench_report.h"
 #include "cli/commands.h"
@@ -187,33 +188,42 @@ OrderedJson loads_json(const engine::StatisticsOutcome& outcome, const eplb::Loa
   return json;
 }
 
-Status write_report(const BenchArguments& arguments, const EngineJob& job, const engine::Llm& llm,
-                    int ranks, const BenchSummary& summary,
-                    const std::optional<eplb::LoadReport>& loads) {
+struct Outcome {
+  int ranks = 0;  // of the world
+  int replicas = 0;
+  const BenchSummary& summary;
+  const BalancerHistory& history;
+  const std::optional<OrderedJson>& load_statistics;
+};
+
+Status write_report(const BenchArguments& arguments, const EngineJob& job, const Outcome& outcome) {
   OrderedJson report = {{"benchmark", arguments.mode}};
   report.update(run_environment());
   report["model"] = {{"folder", job.folder},
                      {"architecture", job.model.architecture},
                      {"dtype", dtype_name(job.dtype)}};
-  report["world"] = {{"ranks", ranks}, {"replicas", llm.num_replicas()}};
+  report["world"] = {{"ranks", outcome.ranks}, {"replicas", outcome.replicas}};
   report["load"] = {{"dataset", arguments.dataset.empty() ? "synthetic" : arguments.dataset},
                     {"concurrency", arguments.concurrency},
                     {"warmup", arguments.warmup},
                     {"seed", arguments.seed}};
-  report["results"] = report_json(summary);
-  if (loads) report["load_statistics"] = loads_json(*llm.statistics(), *loads);
+  report["results"] = report_json(outcome.summary);
+  if (!outcome.history.empty()) report["balancer"] = outcome.history.json();
+  if (outcome.load_statistics) report["load_statistics"] = *outcome.load_statistics;
   report["config"] = engine_config_yaml(job.engine);
   return write_file(arguments.report_json, report.dump(1) + "\n");
 }
 
+// history: of rank 0, which writes it.
 Status run_rank(const BenchArguments& arguments, const EngineJob& job, engine::Llm& llm,
-                dist::Communicator& world) {
+                dist::Communicator& world, BalancerHistory& history) {
   ASSIGN_OR_RETURN(const std::vector<DatasetEntry> entries,
                    read_load(arguments, job.model.vocab_size));
   ASSIGN_OR_RETURN(std::vector<GenerationRequest> requests, requests_of(arguments, entries, llm));
   if (arguments.warmup > 0) {
     auto warmup = warmup_like(requests, arguments.warmup, job.model.vocab_size);
     RETURN_IF_ERROR(measure(arguments, llm, world, std::move(warmup), false).status());
+    if (world.rank() == 0) history.clear();
   }
   ASSIGN_OR_RETURN(const BenchSummary summary,
                    measure(arguments, llm, world, std::move(requests), true));
@@ -221,17 +231,24 @@ Status run_rank(const BenchArguments& arguments, const EngineJob& job, engine::L
   if (world.rank() != 0) return Status::ok();
   ASSIGN_OR_RETURN(const std::optional<eplb::LoadReport> loads, recorded_loads(llm));
   if (!arguments.report_json.empty()) {
-    RETURN_IF_ERROR(write_report(arguments, job, llm, world.size(), summary, loads));
+    std::optional<OrderedJson> load_statistics;
+    if (loads) load_statistics = loads_json(*llm.statistics(), *loads);
+    RETURN_IF_ERROR(write_report(
+        arguments, job, {world.size(), llm.num_replicas(), summary, history, load_statistics}));
   }
-  fmt::print("{}{}", report_text(summary), loads ? loads_text(*loads) : "");
+  fmt::print("{}{}{}", report_text(summary), history.empty() ? "" : "\n" + history.text(),
+             loads ? loads_text(*loads) : "");
   return Status::ok();
 }
 
 void run(const BenchArguments& arguments) {
-  run_engine(arguments.engine,
-             [&](const EngineJob& job, engine::Llm& llm, dist::Communicator& world) {
-               return run_rank(arguments, job, llm, world);
-             });
+  BalancerHistory history;
+  run_engine(
+      arguments.engine,
+      [&](const EngineJob& job, engine::Llm& llm, dist::Communicator& world) {
+        return run_rank(arguments, job, llm, world, history);
+      },
+      [&history](const engine::IterationInfo& info) { history.add(info); });
 }
 
 // `before`: what was given before the mode's name, as trtllm-bench wants it.
@@ -240,6 +257,7 @@ void add_mode(CLI::App& bench, const std::string& description, const BenchArgume
   CLI::App* command = bench.add_subcommand(defaults.mode, description);
   const auto arguments = std::make_shared<BenchArguments>(defaults);
   add_engine_flags(*command, arguments->engine);
+  add_metrics_flag(*command, arguments->engine);
   command
       ->add_option("--backend", arguments->backend,
                    "Only pytorch: TensorRT-LLM's name for the engine whose flags these are")

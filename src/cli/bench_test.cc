@@ -8,6 +8,7 @@
 
 #include "base/file_testing.h"
 #include "base/json.h"
+#include "base/metrics_text.h"
 #include "base/text.h"
 #include "cli/cli_testing.h"
 #include "cli/commands.h"
@@ -104,6 +105,69 @@ TEST(Bench, BadInputLeavesWithTwo) {
   expect(bench("throughput", {"--dataset", far}), "task_id 7: prompt token 0 is 9000");
   expect(bench("throughput", {"--backend", "tensorrt"}), "pytorch");
   expect(bench("latency", {"--num_requests", "0"}), "num_requests");
+}
+
+TEST(Bench, TheBalancerIsReported) {
+  const TemporaryFolder folder;
+  const std::string config = folder.write("options.yaml",
+                                          "enable_attention_dp: true\n"
+                                          "print_iter_log: true\n"
+                                          "moe_config:\n"
+                                          "  backend: WideEP\n"
+                                          "  load_balancer: {num_slots: 66, min_gain: 0.001, "
+                                          "layer_updates_per_iter: 4}\n");
+  const std::string metrics = folder / "job.prom";
+  const CommandResult result = bench("throughput", {"--tp",
+                                                    "3",
+                                                    "--ep",
+                                                    "3",
+                                                    "--config",
+                                                    config,
+                                                    "--num_requests",
+                                                    "6",
+                                                    "--input_tokens",
+                                                    "20",
+                                                    "--output_tokens",
+                                                    "8",
+                                                    "--eos_id",
+                                                    "-1",
+                                                    "--warmup",
+                                                    "1",
+                                                    "--metrics_file",
+                                                    metrics,
+                                                    "--report_json",
+                                                    folder / "report.json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("imbalance ratio of 3 ranks with 66 slots, over 8 iterations"));
+  EXPECT_THAT(result.err, HasSubstr(" tokens of all ranks, imbalance "));
+
+  // The measured iterations, without those of the warm-up.
+  const Json balancer = read_json(folder / "report.json").value()["balancer"];
+  EXPECT_EQ(balancer["layers"], Json({1, 2, 3, 4}));
+  EXPECT_EQ(balancer["iterations"]["number"], Json({8, 9, 10, 11, 12, 13, 14, 15}));
+  int64_t tokens = 0;
+  for (const Json& count : balancer["iterations"]["tokens"]) tokens += count.get<int64_t>();
+  EXPECT_EQ(tokens, 6 * (20 + 7));
+  for (const Json& layer : balancer["iterations"]["imbalance_ratio"]) {
+    ASSERT_EQ(layer.size(), 8U);
+    // One token a rank at the least, of six experts.
+    for (const Json& ratio : layer) EXPECT_TRUE(ratio >= 0 && ratio < 2) << ratio;
+  }
+
+  const auto families = parse_metrics(contents_of(metrics), metrics);
+  ASSERT_TRUE(families.is_ok()) << error_of(families);
+  EXPECT_EQ(find_family(*families, "wideep_running")->samples[0].value, 0);
+  EXPECT_EQ(find_family(*families, "wideep_iterations_total")->samples[0].value, 16);
+  EXPECT_EQ(find_family(*families, "wideep_eplb_imbalance_ratio")->samples.size(), 4U);
+}
+
+TEST(Bench, MetricsThatCannotBeWrittenAreAnErrorAtOnce) {
+  const TemporaryFolder folder;
+  const CommandResult result =
+      bench("latency", {"--num_requests", "1", "--metrics_file", folder / "no/job.prom"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("no/job.prom: cannot create a file beside it"));
+  EXPECT_EQ(result.out, "");
 }
 
 TEST(PrepareDataset, PutsDomainsOneAfterTheOther) {

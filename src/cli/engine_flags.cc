@@ -12,7 +12,9 @@
 #include "base/file.h"
 #include "base/progress.h"
 #include "base/thread_pool.h"
+#include "cli/balancer_history.h"
 #include "cli/commands.h"
+#include "cli/job_metrics.h"
 #include "config/check.h"
 #include "config/mapping.h"
 #include "dist/world.h"
@@ -82,7 +84,25 @@ void show_plan(const EngineJob& job, const engine::Llm& llm, double seconds) {
   if (llm.wide_ep() != nullptr) fmt::print(stderr, "{}", moe::describe(*llm.wide_ep()));
 }
 
-Status run_engine_rank(const EngineJob& job, ThreadPool& pool, const EngineBody& body,
+// What rank 0 does after an iteration: a line of log, metrics, and what the command wants.
+IterationObserver observe_iterations(const EngineJob& job, JobMetrics* metrics,
+                                     const IterationObserver& on_iteration) {
+  const bool log = job.engine.print_iter_log;
+  if (!log && metrics == nullptr && !on_iteration) return {};
+  return [log, metrics, on_iteration](const engine::IterationInfo& info) {
+    if (log) fmt::print(stderr, "{}\n", iteration_line(info));
+    if (metrics != nullptr) metrics->on_iteration(info);
+    if (on_iteration) on_iteration(info);
+  };
+}
+
+struct EngineRun {
+  const EngineBody& body;
+  const IterationObserver& on_iteration;
+  const std::string& metrics_file;
+};
+
+Status run_engine_rank(const EngineJob& job, ThreadPool& pool, const EngineRun& run,
                        dist::Communicator& world) {
   const auto start = std::chrono::steady_clock::now();
   engine::LlmOptions options{.folder = job.folder,
@@ -103,12 +123,12 @@ Status run_engine_rank(const EngineJob& job, ThreadPool& pool, const EngineBody&
     options.on_read_planned = [&bar](int64_t bytes) { bar.emplace("loading", bytes, "bytes"); };
     options.on_read = [&bar](int64_t bytes) { bar->add(bytes); };
   }
-  if (job.engine.print_iter_log && world.rank() == 0) {
-    options.on_iteration = [](const engine::IterationInfo& info) {
-      fmt::print(stderr, "iteration {}: {} sequences, {} tokens, {} waiting, {} pages free\n",
-                 info.number, info.num_sequences, info.num_tokens, info.num_waiting,
-                 info.num_free_pages);
-    };
+  std::unique_ptr<JobMetrics> metrics;
+  if (world.rank() == 0) {
+    if (!run.metrics_file.empty()) {
+      ASSIGN_OR_RETURN(metrics, JobMetrics::create(run.metrics_file));
+    }
+    options.on_iteration = observe_iterations(job, metrics.get(), run.on_iteration);
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<engine::Llm> llm,
                    engine::Llm::create(std::move(options), world));
@@ -116,8 +136,9 @@ Status run_engine_rank(const EngineJob& job, ThreadPool& pool, const EngineBody&
   RETURN_IF_ERROR(world.barrier());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   if (world.rank() == 0) show_plan(job, *llm, seconds.count());
-  RETURN_IF_ERROR(body(job, *llm, world));
+  RETURN_IF_ERROR(run.body(job, *llm, world));
   RETURN_IF_ERROR(llm->finish_statistics());
+  if (metrics != nullptr) RETURN_IF_ERROR(metrics->end());
   const engine::StatisticsOutcome* outcome = llm->statistics();
   return outcome == nullptr ? Status::ok() : outcome->status;
 }
@@ -167,6 +188,12 @@ void add_model_flags(CLI::App& command, EngineFlags& flags) {
                      "Folder of the model; default: the embedded models/dsv3-tiny");
   command.add_option("--model_path", flags.model_path,
                      "Folder of the model, where --model is only its name");
+}
+
+void add_metrics_flag(CLI::App& command, EngineFlags& flags) {
+  command.add_option("--metrics_file", flags.metrics_file,
+                     "Keep metrics in this file while the job runs, for wideep eplb watch and "
+                     "Prometheus (docs/metrics.md)");
 }
 
 void add_engine_flags(CLI::App& command, EngineFlags& flags) {
@@ -225,9 +252,11 @@ bool run_ranks(const EngineFlags& flags, const RankBody& body) {
   return speaks;
 }
 
-bool run_engine(const EngineFlags& flags, const EngineBody& body) {
+bool run_engine(const EngineFlags& flags, const EngineBody& body,
+                const IterationObserver& on_iteration) {
+  const EngineRun run{body, on_iteration, flags.metrics_file};
   return run_ranks(flags, [&](const EngineJob& job, ThreadPool& pool, dist::Communicator& world) {
-    return run_engine_rank(job, pool, body, world);
+    return run_engine_rank(job, pool, run, world);
   });
 }
 

@@ -25,6 +25,7 @@ struct EngineFlags {
   std::string world = "auto";
   std::optional<int> dp;  // replicas
   int threads = 0;        // of this process; 0: its cores
+  std::string metrics_file;
   EngineOverrides overrides;
 };
 
@@ -32,7 +33,9 @@ struct EngineFlags {
 void add_override_flags(CLI::App& command, EngineOverrides& overrides);
 // --model and --model_path.
 void add_model_flags(CLI::App& command, EngineFlags& flags);
-// All of the above, and the rest.
+// --metrics_file, for commands that use run_engine().
+void add_metrics_flag(CLI::App& command, EngineFlags& flags);
+// --model and --model_path, those of the configuration, and the rest.
 void add_engine_flags(CLI::App& command, EngineFlags& flags);
 
 // The folder that the flags mean.
@@ -61,7 +64,11 @@ bool run_ranks(const EngineFlags& flags, const RankBody& body);
 // Called on every rank with its engine.
 using EngineBody = std::function<Status(const EngineJob&, engine::Llm&, dist::Communicator& world)>;
 
+// Called on the world's rank 0 after each of its iterations.
+using IterationObserver = std::function<void(const engine::IterationInfo&)>;
+
 // run_ranks() with the model loaded on all ranks and the allocation plan shown on standard error.
-bool run_engine(const EngineFlags& flags, const EngineBody& body);
+bool run_engine(const EngineFlags& flags, const EngineBody& body,
+                const IterationObserver& on_iteration = {});
 
 }  // namespace wideep::cli

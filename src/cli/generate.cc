@@ -233,6 +233,7 @@ void add_generate(CLI::App& parent) {
   CLI::App* command = parent.add_subcommand("generate", "Answer prompts");
   const auto arguments = std::make_shared<GenerateArguments>();
   add_engine_flags(*command, arguments->engine);
+  add_metrics_flag(*command, arguments->engine);
   command->add_option("--prompt", arguments->prompts, "The text to go on from; may be repeated");
   command->add_flag("--chat", arguments->chat,
                     "A conversation: --prompt, or lines of standard input, are what the user says");

@@ -41,6 +41,9 @@ Result<std::unique_ptr<Replica>> Replica::create(ReplicaOptions options) {
   replica->kv_spec_ = spec;
   replica->kv_memory_ = std::move(kv_memory);
   replica->logits_ = std::move(logits);
+  // Loads are only kept for who asks.
+  moe::WideEp* wide_ep = replica->options_.model->wide_ep();
+  if (replica->options_.on_iteration && wide_ep != nullptr) wide_ep->observe();
   replica->options_.model->set_kv_memory(
       {replica->kv_memory_.data(), num_pages, replica->options_.page_size});
   return replica;
@@ -90,8 +93,8 @@ Status Replica::serve(Frontend* frontend) {
     const Iteration& iteration = scheduler_.plan();
     ASSIGN_OR_RETURN(const bool any, exchange_tokens(iteration.num_tokens));
     if (any) {
-      if (frontend != nullptr) report(iteration);
       RETURN_IF_ERROR(run_iteration(iteration));
+      if (frontend != nullptr) report(iteration);
     }
     const std::vector<TokenOutput> outputs = scheduler_.complete(tokens_);
     generated_tokens_ += static_cast<int64_t>(outputs.size());
@@ -224,11 +227,20 @@ Status Replica::sample(const Iteration& iteration) {
 
 void Replica::report(const Iteration& iteration) {
   if (!options_.on_iteration) return;
-  options_.on_iteration({.number = iterations_,
-                         .num_sequences = static_cast<int>(iteration.sequences.size()),
-                         .num_tokens = iteration.num_tokens,
-                         .num_waiting = scheduler_.num_waiting(),
-                         .num_free_pages = scheduler_.kv_cache().num_available()});
+  const moe::WideEp* wide_ep = options_.model->wide_ep();
+  std::optional<moe::IterationReport> balancer;
+  if (wide_ep != nullptr) balancer = wide_ep->report();
+  const std::vector<int>& dp_tokens = batch_.dp_tokens;
+  options_.on_iteration(
+      {.number = iterations_ - 1,
+       .num_sequences = static_cast<int>(iteration.sequences.size()),
+       .num_tokens = iteration.num_tokens,
+       .all_tokens = options_.attention_dp
+                         ? std::accumulate(dp_tokens.begin(), dp_tokens.end(), int64_t{0})
+                         : iteration.num_tokens,
+       .num_waiting = scheduler_.num_waiting(),
+       .num_free_pages = scheduler_.kv_cache().num_available(),
+       .balancer = balancer ? &*balancer : nullptr});
 }
 
 RunStats Replica::own_stats() const {

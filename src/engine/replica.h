@@ -31,13 +31,16 @@
 
 namespace wideep::engine {
 
-// An iteration of rank 0, before it runs.
+// An iteration of rank 0, after it has run. With attention DP each rank has a scheduler; sequences,
+// tokens, waiting and pages are those of rank 0's.
 struct IterationInfo {
   int64_t number = 0;  // from 0
   int num_sequences = 0;
   int num_tokens = 0;
+  int64_t all_tokens = 0;  // of all attention-DP ranks
   int num_waiting = 0;
   int num_free_pages = 0;
+  const moe::IterationReport* balancer = nullptr;  // of backend WideEP, for the call; else null
 };
 
 struct ReplicaOptions {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <numeric>
 #include <utility>
@@ -75,9 +76,12 @@ RankState WideEp::state() const {
 }
 
 Status WideEp::begin_iteration(std::span<const RankState> states) {
+  const auto start = std::chrono::steady_clock::now();
   CHECK_EQ(std::ssize(states), options_.shape.num_ranks);
   RETURN_IF_ERROR(check_same_placements(states));
   report_ = {};
+  report_.num_ranks = options_.shape.num_ranks;
+  report_.num_slots = options_.shape.num_slots;
   ++iteration_;
   std::ranges::fill(rank_rows_, 0);
   std::ranges::fill(expert_rows_, 0);
@@ -92,6 +96,8 @@ Status WideEp::begin_iteration(std::span<const RankState> states) {
   if (report_.migration.commits > 0 || iteration_ % kHashInterval == 0) {
     placement_hash_ = hash_placements();
   }
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  report_.wait_seconds = seconds.count();
   return Status::ok();
 }
 
@@ -123,12 +129,11 @@ Status WideEp::take_decisions(std::span<const RankState> states) {
   const auto least = std::ranges::min_element(states, {}, &RankState::num_planned);
   ASSIGN_OR_RETURN(std::vector<LayerDecision> decisions, planner_->take(least->num_planned));
   for (LayerDecision& decision : decisions) {
-    ++report_.num_turns;
+    report_.turns.push_back({options_.layers[decision.layer_index], decision.update});
     report_.planner_seconds += decision.seconds;
     LayerPlacement placement = {decision.layer_index, std::move(decision.slots),
                                 std::move(decision.quotas)};
     if (decision.update.moved) {
-      ++report_.num_moved;
       migration_->add(std::move(placement));
     } else if (!placement.quotas.empty() &&
                placement.slots == options_.slots[decision.layer_index]) {

@@ -40,13 +40,21 @@ struct LayerReport {
   double unbalanced = 0;
 };
 
-// What an iteration did, the same on all ranks but for the planner's time.
+// A decision of the planner.
+struct LayerTurn {
+  int layer = 0;
+  eplb::LayerUpdate update;  // moved: the new placement's experts are on their way from now on
+};
+
+// What an iteration did, the same on all ranks but for the times.
 struct IterationReport {
+  int num_ranks = 0;
+  int num_slots = 0;
   std::vector<LayerReport> layers;  // those with tokens
   MigrationWork migration;          // at its beginning
-  int num_turns = 0;                // decisions that were taken up
-  int num_moved = 0;                // of them, new placements
+  std::vector<LayerTurn> turns;     // decisions that were taken up
   double planner_seconds = 0;       // of this rank's planner for them
+  double wait_seconds = 0;          // of this rank in begin_iteration()
 };
 
 struct WideEpOptions {
