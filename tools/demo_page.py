@@ -245,7 +245,7 @@ def main():
     rows = rows_of(runs, shift, end)
     (folder / "page.html").write_text(page(runs, rows, shift, end), encoding="utf-8")
     first = runs[0].report
-    summary = {"machine": first["machine"], "versions": first["versions"],
+    summary = {"benchmark": "demo", "command": "make demo", "machine": first["machine"], "versions": first["versions"],
                "model": first["model"], "tokens": end, "tokens_before_shift": shift, "runs": rows}
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     print()
