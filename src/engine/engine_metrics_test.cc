@@ -107,10 +107,10 @@ TEST(EngineMetrics, AreDocumented) {
     EXPECT_EQ(family.type == MetricType::kCounter, family.name.ends_with("_total"));
   }
   EXPECT_EQ(names, std::set<std::string>(metric::kAll.begin(), metric::kAll.end()));
+  // Tables of other things do not begin their rows with a metric's name.
+  const std::string row = "\n| `wideep_";
   size_t rows = 0;
-  for (size_t at = docs.find("\n| `"); at != std::string::npos; at = docs.find("\n| `", at + 1)) {
-    ++rows;
-  }
+  for (size_t at = docs.find(row); at != std::string::npos; at = docs.find(row, at + 1)) ++rows;
   EXPECT_EQ(rows, names.size());
 }
 
