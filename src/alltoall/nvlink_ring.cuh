@@ -67,8 +67,8 @@ struct Ring {
     if (lane_id() == 0) {
       while (!ptx::try_wait(&state->empty[entry], phase ^ 1U)) {
       }
-      // The consumers' reads come before the copy engine's writes. Here rather than in the consumers,
-      // whose stores over the links such a fence would wait for.
+      // The consumers' reads come before the copy engine's writes. Here rather than in the
+      // consumers, whose stores over the links such a fence would wait for.
       ptx::fence_copy_engine_shared();
       state->tasks[entry] = task;
       const bool has_row = (task.flags & (kNoRow | kStop)) == 0;
