@@ -521,8 +521,8 @@ int device_count() {
 }
 
 int sms_for(int num_ranks) {
-  // An H100 or H200 has 132. Small batches put two blocks on one, but blocks of different kernels do
-  // not always share it.
+  // An H100 or H200 has 132. Small batches put two blocks on one, but blocks of different kernels
+  // do not always share it.
   constexpr int kSms = 60;
   const int devices = std::max(1, std::min(device_count(), num_ranks));
   return std::max(1, kSms / ((num_ranks + devices - 1) / devices));

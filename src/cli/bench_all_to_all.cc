@@ -54,9 +54,8 @@ GroupShape shape_of(const AllToAllArguments& arguments, int tokens, const std::s
                                       : alltoall::RowLayout::kBySlot;
   shape.row_alignment = layout == "slot" ? 128 : 1;
   shape.num_sms = num_sms;
-  shape.combine = arguments.combine == "exact" && layout != "source"
-                      ? CombineMode::kExact
-                      : CombineMode::kReduced;
+  shape.combine = arguments.combine == "exact" && layout != "source" ? CombineMode::kExact
+                                                                     : CombineMode::kReduced;
   return shape;
 }
 
