@@ -139,10 +139,20 @@ std::span<const int64_t> BatchSplitter::split(std::span<const int64_t> counts) {
   if (choice_ == ReplicaChoice::kPerBatch) {
     splitter_.split(totals_, tokens_of_slot_);
   } else {
-    quota_ends(table_, quotas_, totals_, ends_);
-    ends_to_tokens(table_, ends_, tokens_of_slot_);
+    ends_to_tokens(table_, ends(totals_), tokens_of_slot_);
   }
   return tokens_of_slot_;
+}
+
+std::span<const int64_t> BatchSplitter::ends(std::span<const int64_t> tokens) {
+  CHECK(choice_ != ReplicaChoice::kRoundRobin);
+  if (choice_ == ReplicaChoice::kPerBatch) {
+    splitter_.split(tokens, tokens_of_slot_);
+    split_ends(table_, tokens_of_slot_, ends_);
+  } else {
+    quota_ends(table_, quotas_, tokens, ends_);
+  }
+  return ends_;
 }
 
 }  // namespace wideep::eplb

@@ -93,6 +93,11 @@ class BatchSplitter {
   // Returns the tokens of each slot [num_slots], valid until the next call.
   std::span<const int64_t> split(std::span<const int64_t> counts);
 
+  // Where each expert's global token order is cut, [num_slots] in the order of table().slots, for
+  // tokens [num_experts] over all sources; not with round robin. Valid until the next call.
+  std::span<const int64_t> ends(std::span<const int64_t> tokens);
+
+  ReplicaChoice choice() const { return choice_; }
   const ReplicaTable& table() const { return table_; }
 
  private:

@@ -38,12 +38,6 @@ int64_t packed_bytes(const kernels::PackedWeight& weight) {
 
 }  // namespace
 
-Share share_of(int total, int parts, int part) {
-  CHECK(parts >= 1 && part >= 0 && part < parts);
-  return {static_cast<int>(int64_t{total} * part / parts),
-          static_cast<int>(int64_t{total} * (part + 1) / parts)};
-}
-
 std::span<std::byte> WeightStore::memory_of(const kernels::PackedWeight& weight) const {
   return memory_.span<std::byte>(packed_bytes(weight), weight.data - memory_.data());
 }

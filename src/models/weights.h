@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "base/share.h"
 #include "base/status.h"
 #include "base/stream.h"
 #include "base/tensor.h"
@@ -16,16 +17,6 @@
 #include "models/weight_source.h"
 
 namespace wideep::models {
-
-// A part [begin, end) of something that ranks share.
-struct Share {
-  int begin = 0;
-  int end = 0;
-
-  int size() const { return end - begin; }
-};
-// The part of `total` of one of `parts` ranks. Even; where it does not divide, sizes differ by one.
-Share share_of(int total, int parts, int part);
 
 // Owns packed weights, tables and vectors. add_*() plans one and returns where it will be: the
 // place is filled by load() and stays as long as the store.

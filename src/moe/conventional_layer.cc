@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/share.h"
 #include "kernels/permute.h"
 
 namespace wideep::moe {
@@ -133,7 +134,7 @@ Status ConventionalLayer::forward(Stream& stream, Arena& arena, const MoeInput& 
   const int chunks = num_chunks(tokens, options_.max_num_tokens);
   std::vector<int> counts;
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    const auto [begin, end] = chunk_of(static_cast<int>(input.x.rows), chunks, chunk);
+    const auto [begin, end] = share_of(static_cast<int>(input.x.rows), chunks, chunk);
     const MoeInput rows = {input.x.row_range(begin, end - begin), input.ids + begin * shape_.top_k,
                            input.weights + begin * shape_.top_k};
     const MatrixView y_rows = y.row_range(begin, end - begin);
@@ -143,7 +144,7 @@ Status ConventionalLayer::forward(Stream& stream, Arena& arena, const MoeInput& 
     }
     counts.clear();
     for (const int n : dp_tokens) {
-      counts.push_back(chunk_of(n, chunks, chunk).size());
+      counts.push_back(share_of(n, chunks, chunk).size());
     }
     RETURN_IF_ERROR(forward_gathered(stream, arena, rows, counts, y_rows));
   }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "dist/hosts.h"
 
@@ -25,15 +24,6 @@ struct HostPlace {
   int32_t size = 0;
 };
 
-int share_begin(int num_experts, int parts, int part) {
-  return static_cast<int>(int64_t{num_experts} * part / parts);
-}
-
-void copy(const SlotBytes& from, const SlotBytes& to) {
-  std::memcpy(to.gate_up.data(), from.gate_up.data(), to.gate_up.size());
-  std::memcpy(to.down.data(), from.down.data(), to.down.size());
-}
-
 }  // namespace
 
 Result<std::unique_ptr<HostWeights>> HostWeights::create(dist::Communicator& group,
@@ -48,8 +38,9 @@ Result<std::unique_ptr<HostWeights>> HostWeights::create(dist::Communicator& gro
   return weights;
 }
 
-SlotBytes HostWeights::place(const Share& share, int layer_index, int expert) const {
-  const int64_t row = int64_t{layer_index} * (share.end - share.begin) + expert - share.begin;
+SlotBytes HostWeights::place(const RankShare& share, int layer_index, int expert) const {
+  const Share& experts = share.experts;
+  const int64_t row = int64_t{layer_index} * experts.size() + expert - experts.begin;
   std::byte* data = share.segment.bytes().data() + row * (gate_up_bytes_ + down_bytes_);
   return {{data, static_cast<size_t>(gate_up_bytes_)},
           {data + gate_up_bytes_, static_cast<size_t>(down_bytes_)}};
@@ -57,7 +48,7 @@ SlotBytes HostWeights::place(const Share& share, int layer_index, int expert) co
 
 SlotBytes HostWeights::expert(int layer_index, int expert) const {
   const auto share = std::ranges::find_if(
-      shares_, [&](const Share& each) { return expert >= each.begin && expert < each.end; });
+      shares_, [&](const RankShare& each) { return each.experts.contains(expert); });
   CHECK(share != shares_.end());
   return place(*share, layer_index, expert);
 }
@@ -67,15 +58,14 @@ Status HostWeights::make_segments(dist::Communicator& host, const HostWeightsOpt
   const int64_t layer_bytes = gate_up_bytes_ + down_bytes_;
   own_share_ = host.rank();
   for (int r = 0; r < host.size(); ++r) {
-    Share& share = shares_.emplace_back();
-    share.begin = share_begin(options.shape.num_experts, host.size(), r);
-    share.end = share_begin(options.shape.num_experts, host.size(), r + 1);
-    bytes_of_host_ += layer_bytes * (share.end - share.begin) * std::ssize(options.slots);
+    const Share experts = share_of(options.shape.num_experts, host.size(), r);
+    shares_.emplace_back().experts = experts;
+    bytes_of_host_ += layer_bytes * experts.size() * std::ssize(options.slots);
   }
   SharedMemory memory(options.memory);
-  Share& own = shares_[own_share_];
+  RankShare& own = shares_[own_share_];
   SegmentName name;
-  name.bytes = layer_bytes * (own.end - own.begin) * std::ssize(options.slots);
+  name.bytes = layer_bytes * own.experts.size() * std::ssize(options.slots);
   if (name.bytes > 0) {
     ASSIGN_OR_RETURN(own.segment,
                      memory.create(fmt::format("experts_rank{}", world_rank), name.bytes));
@@ -110,8 +100,7 @@ Status HostWeights::fill(dist::Communicator& group, dist::Communicator& host,
                                    std::as_writable_bytes(std::span(places))));
   const eplb::Shape& shape = options.shape;
   const auto keeps = [&](int rank, int expert) {
-    return expert >= share_begin(shape.num_experts, places[rank].size, places[rank].rank) &&
-           expert < share_begin(shape.num_experts, places[rank].size, places[rank].rank + 1);
+    return share_of(shape.num_experts, places[rank].size, places[rank].rank).contains(expert);
   };
   for (size_t layer = 0; layer < options.slots.size(); ++layer) {
     const std::vector<int>& placement = options.placements[layer];
@@ -125,17 +114,15 @@ Status HostWeights::fill(dist::Communicator& group, dist::Communicator& host,
         if (!keeps(keeper, expert)) continue;
         const bool is_keeper = keeper == group.rank();
         if (holds && !is_keeper) {
-          RETURN_IF_ERROR(group.send(held->gate_up, keeper, kTag));
-          RETURN_IF_ERROR(group.send(held->down, keeper, kTag));
+          RETURN_IF_ERROR(send_expert(group, *held, keeper, kTag));
         }
         if (!is_keeper) continue;
         const SlotBytes kept = place(shares_[own_share_], static_cast<int>(layer), expert);
         if (holds) {
-          copy(*held, kept);
+          copy_expert(*held, kept);
           continue;
         }
-        RETURN_IF_ERROR(group.recv(kept.gate_up, holder, kTag));
-        RETURN_IF_ERROR(group.recv(kept.down, holder, kTag));
+        RETURN_IF_ERROR(receive_expert(group, kept, holder, kTag));
       }
     }
     // Bounds what is under way to one layer; after the last, everything is there.

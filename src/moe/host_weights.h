@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/share.h"
 #include "base/shared_memory.h"
 #include "base/status.h"
 #include "dist/communicator.h"
@@ -38,10 +39,9 @@ class HostWeights : public ExpertSource {
   const std::string& note() const { return note_; }
 
  private:
-  // Experts [begin, end) are in one rank's segment, layer by layer.
-  struct Share {
-    int begin = 0;
-    int end = 0;
+  // The experts in one rank's segment, layer by layer.
+  struct RankShare {
+    Share experts;
     SharedSegment segment;
   };
 
@@ -49,11 +49,11 @@ class HostWeights : public ExpertSource {
   Status make_segments(dist::Communicator& host, const HostWeightsOptions& options, int world_rank);
   Status fill(dist::Communicator& group, dist::Communicator& host,
               const HostWeightsOptions& options);
-  SlotBytes place(const Share& share, int layer_index, int expert) const;
+  SlotBytes place(const RankShare& share, int layer_index, int expert) const;
 
   int64_t gate_up_bytes_ = 0;
   int64_t down_bytes_ = 0;
-  std::vector<Share> shares_;  // [ranks of the host]
+  std::vector<RankShare> shares_;  // [ranks of the host]
   int own_share_ = 0;
   int64_t bytes_of_host_ = 0;
   std::string note_;

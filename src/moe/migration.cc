@@ -1,18 +1,12 @@
 #include "moe/migration.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 namespace wideep::moe {
 namespace {
 
 constexpr int kTag = 0x5107;  // of messages that carry an expert
-
-void copy(const SlotBytes& from, const SlotBytes& to) {
-  std::memcpy(to.gate_up.data(), from.gate_up.data(), to.gate_up.size());
-  std::memcpy(to.down.data(), from.down.data(), to.down.size());
-}
 
 }  // namespace
 
@@ -22,7 +16,6 @@ Migration::Migration(MigrationOptions options)
       num_staged_(static_cast<size_t>(options_.shape.num_ranks)) {
   CHECK_EQ(options_.group->size(), options_.shape.num_ranks);
   CHECK(options_.max_rounds_per_iter >= 1);
-  CHECK_EQ(options_.slots.size(), options_.placements.size());
 }
 
 Result<Migration> Migration::create(MigrationOptions options) {
@@ -48,14 +41,14 @@ Result<Migration> Migration::create(MigrationOptions options) {
   return migration;
 }
 
-void Migration::add(LayerPlacement placement) {
+void Migration::add(LayerPlacement placement, std::span<const int> current) {
   // An update builds upon the one before it of the same layer, which is committed first.
-  const std::vector<int>* previous = &options_.placements[placement.layer_index];
+  std::span<const int> previous = current;
   for (const Update& update : updates_) {
-    if (update.placement.layer_index == placement.layer_index) previous = &update.placement.slots;
+    if (update.placement.layer_index == placement.layer_index) previous = update.placement.slots;
   }
   Update update;
-  update.moves = eplb::plan_moves(options_.shape, *previous, placement.slots);
+  update.moves = eplb::plan_moves(options_.shape, previous, placement.slots);
   update.placement = std::move(placement);
   updates_.push_back(std::move(update));
 }
@@ -63,8 +56,7 @@ void Migration::add(LayerPlacement placement) {
 Result<std::vector<LayerPlacement>> Migration::finish() {
   work_ = {};
   for (const Arrival& arrival : arrivals_) {
-    RETURN_IF_ERROR(options_.group->recv(arrival.place.gate_up, arrival.source_rank, kTag));
-    RETURN_IF_ERROR(options_.group->recv(arrival.place.down, arrival.source_rank, kTag));
+    RETURN_IF_ERROR(receive_expert(*options_.group, arrival.place, arrival.source_rank, kTag));
   }
   arrivals_.clear();
   std::vector<LayerPlacement> committed;
@@ -80,12 +72,11 @@ Result<std::vector<LayerPlacement>> Migration::finish() {
 void Migration::commit(const Update& update) {
   const int layer = update.placement.layer_index;
   for (const Staged& staged : update.staged) {
-    copy(staged.place, options_.slots[layer][staged.local_slot]);
+    copy_expert(staged.place, options_.slots[layer][staged.local_slot]);
     free_staging_.push_back(staged.place);
   }
   for (const eplb::Move& move : update.moves.moves)
     --num_staged_[options_.shape.rank_of(move.slot)];
-  options_.placements[layer] = update.placement.slots;
 }
 
 bool Migration::fits(const Update& update) const {
@@ -145,8 +136,7 @@ Status Migration::issue_move(Update& update, const eplb::Move& move) {
   const bool from_peer = source != target && options_.source == nullptr;
   if (source == rank_ && from_peer) {
     const SlotBytes& slot = options_.slots[layer][move.source_slot % shape.slots_per_rank()];
-    RETURN_IF_ERROR(options_.group->send(slot.gate_up, target, kTag));
-    RETURN_IF_ERROR(options_.group->send(slot.down, target, kTag));
+    RETURN_IF_ERROR(send_expert(*options_.group, slot, target, kTag));
   }
   if (target != rank_) return Status::ok();
   const SlotBytes place = take_staging();
@@ -154,9 +144,9 @@ Status Migration::issue_move(Update& update, const eplb::Move& move) {
   if (from_peer) {
     arrivals_.push_back({source, place});
   } else if (source == target) {
-    copy(options_.slots[layer][move.source_slot % shape.slots_per_rank()], place);
+    copy_expert(options_.slots[layer][move.source_slot % shape.slots_per_rank()], place);
   } else {
-    copy(options_.source->expert(layer, move.expert), place);
+    copy_expert(options_.source->expert(layer, move.expert), place);
   }
   return Status::ok();
 }

@@ -19,16 +19,9 @@
 #include "dist/communicator.h"
 #include "eplb/moves.h"
 #include "eplb/types.h"
+#include "moe/slot_bytes.h"
 
 namespace wideep::moe {
-
-// The bytes of an expert in one slot of this rank, or in the host weight store.
-struct SlotBytes {
-  std::span<std::byte> gate_up;
-  std::span<std::byte> down;
-
-  int64_t size() const { return std::ssize(gate_up) + std::ssize(down); }
-};
 
 // Where experts can be read from, if not from the ranks that have them.
 class ExpertSource {
@@ -48,7 +41,6 @@ struct MigrationOptions {
   eplb::Shape shape;
   dist::Communicator* group = nullptr;        // the EP group; outlives the migration
   std::vector<std::vector<SlotBytes>> slots;  // [layers][slots_per_rank] of this rank
-  std::vector<std::vector<int>> placements;   // [layers][num_slots] to start from
   int max_rounds_per_iter = 1;
   const ExpertSource* source = nullptr;  // null: peers
 };
@@ -65,8 +57,9 @@ class Migration {
   // Staging memory for one layer's slots of a rank.
   static Result<Migration> create(MigrationOptions options);
 
-  // Queues an update; all ranks in the same order.
-  void add(LayerPlacement placement);
+  // Queues an update; all ranks in the same order. current: [num_slots] where the layer's experts
+  // are now.
+  void add(LayerPlacement placement, std::span<const int> current);
 
   // At the beginning of an iteration: takes what the one before sent, and commits what is complete.
   // Returns the placements that hold from now on.

@@ -125,7 +125,6 @@ Status run_rank(const MigrationCase& made, dist::Communicator& group) {
   options.shape = made.shape;
   options.group = &group;
   options.slots = slots.all();
-  options.placements = made.start;
   options.max_rounds_per_iter = made.max_rounds_per_iter;
   options.source = made.from_source ? &source : nullptr;
   ASSIGN_OR_RETURN(Migration migration, Migration::create(std::move(options)));
@@ -140,7 +139,9 @@ Status run_rank(const MigrationCase& made, dist::Communicator& group) {
       }
       placements[placement.layer_index] = placement.slots;
     }
-    if (i < made.updates.size()) migration.add(made.updates[i]);
+    if (i < made.updates.size()) {
+      migration.add(made.updates[i], placements[made.updates[i].layer_index]);
+    }
     RETURN_IF_ERROR(migration.issue());
     for (size_t l = 0; l < placements.size(); ++l) {
       if (!slots.hold(static_cast<int>(l), placements[l])) {
@@ -175,9 +176,8 @@ TEST(Migration, BoundsTheTransfersOfAnIteration) {
     options.shape = shape;
     options.group = &group;
     options.slots = slots.all();
-    options.placements = {start};
     ASSIGN_OR_RETURN(Migration migration, Migration::create(std::move(options)));
-    migration.add({0, next, {}});
+    migration.add({0, next, {}}, start);
     std::vector<int> transfers, commits;
     for (int i = 0; i < 4; ++i) {
       RETURN_IF_ERROR(migration.finish().status());

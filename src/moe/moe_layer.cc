@@ -27,9 +27,4 @@ int num_chunks(int64_t tokens, int64_t max_num_tokens) {
   return static_cast<int>(std::max<int64_t>(1, (tokens + max_num_tokens - 1) / max_num_tokens));
 }
 
-RowRange chunk_of(int n, int chunks, int chunk) {
-  return {static_cast<int>(int64_t{n} * chunk / chunks),
-          static_cast<int>(int64_t{n} * (chunk + 1) / chunks)};
-}
-
 }  // namespace wideep::moe

@@ -62,13 +62,4 @@ int64_t expert_scratch_bytes(int64_t rows, int intermediate_size);
 // Chunks that `tokens` are cut into, at most max_num_tokens in each; at least one.
 int num_chunks(int64_t tokens, int64_t max_num_tokens);
 
-// Rows [begin, end) of one of `chunks` even parts of n.
-struct RowRange {
-  int begin = 0;
-  int end = 0;
-
-  int size() const { return end - begin; }
-};
-RowRange chunk_of(int n, int chunks, int chunk);
-
 }  // namespace wideep::moe

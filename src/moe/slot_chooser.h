@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "eplb/replica_choice.h"
-#include "eplb/split.h"
 #include "eplb/types.h"
 
 namespace wideep::moe {
@@ -20,7 +19,9 @@ class SlotChooser {
               std::vector<int64_t> quotas = {});
 
   // Whether choose() needs the counts of all ranks: only where an expert has replicas.
-  bool needs_counts() const { return has_replicas_ && choice_ != eplb::ReplicaChoice::kRoundRobin; }
+  bool needs_counts() const {
+    return has_replicas_ && splitter_.choice() != eplb::ReplicaChoice::kRoundRobin;
+  }
 
   struct Batch {
     int rank = 0;                     // of these tokens
@@ -32,18 +33,13 @@ class SlotChooser {
   void choose(const Batch& batch, std::span<int32_t> slots);
 
  private:
-  void cut(const Batch& batch);
+  std::span<const int64_t> cut(const Batch& batch);
 
-  eplb::ReplicaChoice choice_;
-  eplb::ReplicaTable table_;
-  bool has_replicas_;
-  std::vector<int64_t> quotas_;
-  eplb::Splitter splitter_;
+  const bool has_replicas_;
+  eplb::BatchSplitter splitter_;
   // Of the current batch:
-  std::vector<int64_t> next_;            // [num_experts] place of this rank's next token
-  std::vector<int64_t> totals_;          // [num_experts]
-  std::vector<int64_t> ends_;            // [num_slots]
-  std::vector<int64_t> tokens_of_slot_;  // [num_slots]
+  std::vector<int64_t> next_;    // [num_experts] place of this rank's next token
+  std::vector<int64_t> totals_;  // [num_experts]
 };
 
 }  // namespace wideep::moe

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
-#include <numeric>
 #include <utility>
 
 #include "eplb/evaluate.h"
@@ -16,14 +15,6 @@ namespace {
 // Iterations between two looks at all placements. In between the hash of the last look is compared,
 // which finds ranks that took different decisions, but not memory that was overwritten since.
 constexpr int64_t kHashInterval = 16;
-
-// (max - mean) / mean; 0 for no tokens.
-double imbalance_of(std::span<const int64_t> tokens) {
-  const int64_t sum = std::accumulate(tokens.begin(), tokens.end(), int64_t{0});
-  if (sum == 0) return 0;
-  const double mean = static_cast<double>(sum) / static_cast<double>(tokens.size());
-  return static_cast<double>(*std::ranges::max_element(tokens)) / mean - 1;
-}
 
 }  // namespace
 
@@ -56,7 +47,6 @@ Status WideEp::start(dist::Communicator& group, std::vector<std::vector<SlotByte
   migration.shape = options_.shape;
   migration.group = &group;
   migration.slots = std::move(slots);
-  migration.placements = options_.slots;
   migration.max_rounds_per_iter = options_.max_transfers_per_iter;
   migration.source = host_weights_.get();
   ASSIGN_OR_RETURN(migration_, Migration::create(std::move(migration)));
@@ -134,7 +124,7 @@ Status WideEp::take_decisions(std::span<const RankState> states) {
     LayerPlacement placement = {decision.layer_index, std::move(decision.slots),
                                 std::move(decision.quotas)};
     if (decision.update.moved) {
-      migration_->add(std::move(placement));
+      migration_->add(std::move(placement), options_.slots[decision.layer_index]);
     } else if (!placement.quotas.empty() &&
                placement.slots == options_.slots[decision.layer_index]) {
       // Quotas follow the load without any transfer.
@@ -189,17 +179,18 @@ IterationReport WideEp::report() const {
   if (!observes_) return report;
   const eplb::Shape& shape = options_.shape;
   for (size_t l = 0; l < options_.layers.size(); ++l) {
-    const std::span ranks(rank_rows_.data() + l * shape.num_ranks,
-                          static_cast<size_t>(shape.num_ranks));
+    const std::span<const int64_t> ranks(rank_rows_.data() + l * shape.num_ranks,
+                                         static_cast<size_t>(shape.num_ranks));
     if (std::ranges::all_of(ranks, [](int64_t rows) { return rows == 0; })) continue;
     std::vector<int64_t> in_order(static_cast<size_t>(shape.num_ranks));
     for (int e = 0; e < shape.num_experts; ++e) {
-      // Rank r has the experts [r E / R, (r + 1) E / R).
+      // The rank r of whose share_of(E, R, r) the expert is.
       const int rank =
           static_cast<int>(((int64_t{e} + 1) * shape.num_ranks - 1) / shape.num_experts);
       in_order[rank] += expert_rows_[l * shape.num_experts + e];
     }
-    report.layers.push_back({options_.layers[l], imbalance_of(ranks), imbalance_of(in_order)});
+    report.layers.push_back(
+        {options_.layers[l], eplb::max_over_mean(ranks) - 1, eplb::max_over_mean(in_order) - 1});
   }
   return report;
 }

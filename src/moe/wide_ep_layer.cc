@@ -4,6 +4,8 @@
 #include <numeric>
 #include <utility>
 
+#include "base/share.h"
+
 namespace wideep::moe {
 
 WideEpLayer::WideEpLayer(Options options) : options_(std::move(options)) {
@@ -29,7 +31,7 @@ Status WideEpLayer::forward(Stream& stream, Arena& arena, const MoeInput& input,
   if (tokens == 0) return Status::ok();
   const int chunks = num_chunks(tokens, shared.max_num_tokens);
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    const auto [begin, end] = chunk_of(static_cast<int>(input.x.rows), chunks, chunk);
+    const auto [begin, end] = share_of(static_cast<int>(input.x.rows), chunks, chunk);
     const int64_t first_pair = int64_t{begin} * options_.shape.top_k;
     RETURN_IF_ERROR(forward_chunk(
         stream, arena,
