@@ -7,8 +7,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "alltoall/cuda_memory.h"
 #include "alltoall/nvlink_plan.h"
+#include "base/cuda.h"
 #include "base/float_formats.h"
 #include "base/random.h"
 #include "base/thread_pool.h"
@@ -116,17 +116,17 @@ void count_bytes(const BenchCase& bench, int ranks, const std::vector<int32_t>& 
 
 // A rank's inputs on the device.
 struct Inputs {
-  CudaMemory x;
-  CudaMemory scales;
-  CudaMemory slots;
-  CudaMemory weights;
-  CudaMemory y;
+  Buffer x;
+  Buffer scales;
+  Buffer slots;
+  Buffer weights;
+  Buffer y;
 };
 
 template <typename T>
-Result<CudaMemory> on_device(const std::vector<T>& values) {
+Result<Buffer> on_device(const std::vector<T>& values) {
   const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
-  ASSIGN_OR_RETURN(CudaMemory memory, CudaMemory::allocate(std::max<int64_t>(bytes, 16)));
+  ASSIGN_OR_RETURN(Buffer memory, device_buffer(std::max<int64_t>(bytes, 16)));
   RETURN_IF_CUDA_ERROR(
       cudaMemcpy(memory.data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
   return memory;
@@ -143,7 +143,7 @@ Result<Inputs> make_inputs(const BenchCase& bench, int rank) {
   ASSIGN_OR_RETURN(inputs.x, on_device(x));
   ASSIGN_OR_RETURN(inputs.slots, on_device(bench.slots));
   ASSIGN_OR_RETURN(inputs.weights, on_device(weights));
-  ASSIGN_OR_RETURN(inputs.y, CudaMemory::allocate(std::max<int64_t>(2 * elements, 16)));
+  ASSIGN_OR_RETURN(inputs.y, device_buffer(std::max<int64_t>(2 * elements, 16)));
   return inputs;
 }
 

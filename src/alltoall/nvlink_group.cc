@@ -127,9 +127,9 @@ Status NvlinkGroup::allocate_scratch() {
     view_.copies = carver.take<Copy>(landing * s.top_k);
     return carver.used();
   };
-  ASSIGN_OR_RETURN(scratch_, CudaMemory::allocate(carve(nullptr)));
+  ASSIGN_OR_RETURN(scratch_, pinned_buffer(carve(nullptr)));
   carve(scratch_.data());
-  ASSIGN_OR_RETURN(error_, CudaMemory::allocate(sizeof(ErrorRecord), CudaMemory::Place::kHost));
+  ASSIGN_OR_RETURN(error_, device_buffer(sizeof(ErrorRecord)));
   view_.error = error_.as<ErrorRecord>();
   RETURN_IF_CUDA_ERROR(cudaMemcpy(const_cast<uint8_t*>(view_.active), active_.data(),
                                   active_.size(), cudaMemcpyHostToDevice));
@@ -149,15 +149,14 @@ Status NvlinkGroup::allocate_outputs() {
   const bool by_source = shape_.layout == RowLayout::kBySource;
   const bool masked = shape_.layout == RowLayout::kBySlotMasked;
   rows_capacity_ = masked ? out.capacity * slots : out.capacity;
-  ASSIGN_OR_RETURN(outputs_, CudaMemory::allocate(rows_capacity_ * s.result_bytes));
+  ASSIGN_OR_RETURN(outputs_, device_buffer(rows_capacity_ * s.result_bytes));
   if (by_source) {
     out.out_rows = view_.self + view_.at.rows;
     out.out_scales = reinterpret_cast<float*>(view_.self + view_.at.scales);
     out.out_scale_stride = s.scale_bytes / 4;
   } else {
-    ASSIGN_OR_RETURN(rows_, CudaMemory::allocate(rows_capacity_ * s.row_bytes));
-    ASSIGN_OR_RETURN(scales_,
-                     CudaMemory::allocate(int64_t{4} * rows_capacity_ * out.scale_columns));
+    ASSIGN_OR_RETURN(rows_, device_buffer(rows_capacity_ * s.row_bytes));
+    ASSIGN_OR_RETURN(scales_, device_buffer(int64_t{4} * rows_capacity_ * out.scale_columns));
     out.out_rows = rows_.data();
     out.out_scales = scales_.as<float>();
     out.out_scale_stride = out.scale_columns;
@@ -173,7 +172,7 @@ Status NvlinkGroup::allocate_outputs() {
     out.row_weights = carver.take<float>(landing);
     return carver.used();
   };
-  ASSIGN_OR_RETURN(counts_, CudaMemory::allocate(carve(nullptr)));
+  ASSIGN_OR_RETURN(counts_, device_buffer(carve(nullptr)));
   carve(counts_.data());
   if (!by_source) out.row_slots = nullptr;
   out.push_warps = push_warps(shape_);

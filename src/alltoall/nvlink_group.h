@@ -13,11 +13,11 @@
 #include <vector>
 
 #include "alltoall/alltoall.h"
-#include "alltoall/cuda_memory.h"
 #include "alltoall/nvlink_kernels.h"
 #include "alltoall/nvlink_plan.h"
 #include "alltoall/nvlink_types.h"
 #include "alltoall/symmetric_memory.h"
+#include "base/cuda.h"
 
 namespace wideep::alltoall {
 
@@ -81,12 +81,12 @@ class NvlinkGroup : public AllToAll {
   int max_blocks_ = 0;
   int64_t rows_capacity_ = 0;  // of all the output
   std::unique_ptr<SymmetricMemory> memory_;
-  CudaMemory scratch_;
-  CudaMemory error_;  // pinned, an ErrorRecord
-  CudaMemory rows_;
-  CudaMemory scales_;
-  CudaMemory outputs_;
-  CudaMemory counts_;
+  Buffer scratch_;
+  Buffer error_;  // pinned, an ErrorRecord
+  Buffer rows_;
+  Buffer scales_;
+  Buffer outputs_;
+  Buffer counts_;
   GroupView view_;
   DispatchArgs outputs_view_;  // where a dispatch delivers; the rest is the call's
   std::vector<uint8_t> active_;

@@ -157,7 +157,7 @@ Result<std::vector<T>> download(const void* from, int64_t count, cudaStream_t st
 }
 
 template <typename T>
-Status upload_to(const CudaMemory& to, const std::vector<T>& from, cudaStream_t stream) {
+Status upload_to(const Buffer& to, const std::vector<T>& from, cudaStream_t stream) {
   CHECK(static_cast<int64_t>(from.size() * sizeof(T)) <= to.size());
   if (from.empty()) return Status::ok();
   RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(to.data(), from.data(), from.size() * sizeof(T),
@@ -384,13 +384,12 @@ Result<NvlinkBuffers> NvlinkBuffers::allocate(const NvlinkBatch& batch, int rank
   NvlinkBuffers buffers;
   const int64_t tokens = std::max(1, batch.num_tokens[rank]);
   const int64_t top_k = batch.shape.top_k;
-  ASSIGN_OR_RETURN(buffers.rows_, CudaMemory::allocate(tokens * batch.input_bytes()));
-  ASSIGN_OR_RETURN(buffers.scales_,
-                   CudaMemory::allocate(tokens * 4 * (scale_columns(batch.shape) + 1)));
-  ASSIGN_OR_RETURN(buffers.slots_, CudaMemory::allocate(tokens * 4 * top_k));
-  ASSIGN_OR_RETURN(buffers.weights_, CudaMemory::allocate(tokens * 4 * top_k));
-  ASSIGN_OR_RETURN(buffers.residual_, CudaMemory::allocate(tokens * 2 * batch.shape.hidden_size));
-  ASSIGN_OR_RETURN(buffers.y_, CudaMemory::allocate(tokens * 2 * batch.shape.hidden_size));
+  ASSIGN_OR_RETURN(buffers.rows_, device_buffer(tokens * batch.input_bytes()));
+  ASSIGN_OR_RETURN(buffers.scales_, device_buffer(tokens * 4 * (scale_columns(batch.shape) + 1)));
+  ASSIGN_OR_RETURN(buffers.slots_, device_buffer(tokens * 4 * top_k));
+  ASSIGN_OR_RETURN(buffers.weights_, device_buffer(tokens * 4 * top_k));
+  ASSIGN_OR_RETURN(buffers.residual_, device_buffer(tokens * 2 * batch.shape.hidden_size));
+  ASSIGN_OR_RETURN(buffers.y_, device_buffer(tokens * 2 * batch.shape.hidden_size));
   return buffers;
 }
 

@@ -49,12 +49,12 @@ class NvlinkBuffers {
   ConstMatrixView residual(const NvlinkBatch& batch, int rank) const;
 
  private:
-  CudaMemory rows_;
-  CudaMemory scales_;
-  CudaMemory slots_;
-  CudaMemory weights_;
-  CudaMemory residual_;
-  CudaMemory y_;
+  Buffer rows_;
+  Buffer scales_;
+  Buffer slots_;
+  Buffer weights_;
+  Buffer residual_;
+  Buffer y_;
 };
 
 // Waits for the stream; an error of it, or of the group.

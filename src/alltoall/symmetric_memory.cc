@@ -7,8 +7,8 @@
 #include <array>
 #include <vector>
 
-#include "alltoall/cuda_memory.h"
 #include "alltoall/window_memory.h"
+#include "base/cuda.h"
 
 namespace wideep::alltoall {
 
@@ -53,7 +53,7 @@ class OneProcessMemory : public SymmetricMemory {
   };
 
   Status allocate(int64_t bytes) {
-    ASSIGN_OR_RETURN(memory_, CudaMemory::allocate(bytes));
+    ASSIGN_OR_RETURN(memory_, device_buffer(bytes));
     RETURN_IF_CUDA_ERROR(cudaDeviceSynchronize());
     return Status::ok();
   }
@@ -73,7 +73,7 @@ class OneProcessMemory : public SymmetricMemory {
   }
 
   dist::Communicator& group_;
-  CudaMemory memory_;
+  Buffer memory_;
 };
 
 // Whether two ranks have one device; the same answer on all ranks.

@@ -4,8 +4,8 @@
 #include <nccl.h>
 #include <nccl_device.h>
 
-#include "alltoall/cuda_memory.h"
 #include "alltoall/window_pointers.h"
+#include "base/cuda.h"
 
 namespace wideep::alltoall {
 namespace {
@@ -51,8 +51,8 @@ class NcclWindowMemory : public SymmetricMemory {
     RETURN_IF_NCCL_ERROR(ncclMemAlloc(&memory_, static_cast<size_t>(bytes)));
     RETURN_IF_CUDA_ERROR(cudaMemset(memory_, 0, static_cast<size_t>(bytes)));
     RETURN_IF_CUDA_ERROR(cudaDeviceSynchronize());
-    ASSIGN_OR_RETURN(
-        table_, CudaMemory::allocate(static_cast<int64_t>(sizeof(std::byte*)) * group_.size()));
+    ASSIGN_OR_RETURN(table_,
+                     device_buffer(static_cast<int64_t>(sizeof(std::byte*)) * group_.size()));
     return Status::ok();
   }
 
@@ -85,7 +85,7 @@ class NcclWindowMemory : public SymmetricMemory {
   ncclWindow_t window_ = nullptr;
   ncclDevComm device_comm_{};
   bool device_comm_made_ = false;
-  CudaMemory table_;
+  Buffer table_;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "kernels/cuda_ops.h"
 #include "kernels/norm.h"
 #include "kernels/parallel.h"
 
@@ -42,6 +43,9 @@ void norm_row(const float* x, const float* weight, float eps, int64_t count, flo
 }  // namespace
 
 void rms_norm(Stream& stream, const RmsNormParams& params) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::rms_norm(stream, params);
+  }
   const ConstMatrixView& x = params.x;
   const MatrixView& y = params.y;
   CHECK(x.dtype == DType::kF32 && y.dtype == DType::kF32);
@@ -54,6 +58,9 @@ void rms_norm(Stream& stream, const RmsNormParams& params) {
 }
 
 void add_rms_norm(Stream& stream, const AddRmsNormParams& params) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::add_rms_norm(stream, params);
+  }
   const ConstMatrixView& x = params.x;
   const MatrixView& residual = params.residual;
   const MatrixView& y = params.y;

@@ -1,0 +1,43 @@
+// CUDA's calls as Status, and streams that end themselves. Only for code that is built with CUDA.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "base/buffer.h"
+#include "base/status.h"
+
+namespace wideep {
+
+// kUnavailable naming the call and what CUDA says.
+Status cuda_status(const char* call, cudaError_t error);
+
+#define RETURN_IF_CUDA_ERROR(call) RETURN_IF_ERROR(::wideep::cuda_status(#call, (call)))
+
+inline Result<Buffer> device_buffer(int64_t bytes) {
+  return Buffer::allocate(bytes, MemorySpace::kDevice);
+}
+inline Result<Buffer> pinned_buffer(int64_t bytes) {
+  return Buffer::allocate(bytes, MemorySpace::kPinned);
+}
+
+// A stream of a device, which does not wait for the default stream. Move-only.
+class CudaStream {
+ public:
+  enum class Priority { kDefault, kLowest, kHighest };
+
+  CudaStream() = default;
+  // On the current device.
+  static Result<CudaStream> create(Priority priority = Priority::kDefault);
+  CudaStream(CudaStream&& other) noexcept;
+  CudaStream& operator=(CudaStream&& other) noexcept;
+  ~CudaStream();
+
+  cudaStream_t get() const { return stream_; }
+  // Waits for everything on the stream.
+  Status synchronize() const;
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+}  // namespace wideep

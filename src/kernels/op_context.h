@@ -1,0 +1,59 @@
+// What the ops of one CUDA stream share: scratch, and handles of libraries. One for each stream and
+// rank, made at start, so that no op allocates.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/status.h"
+#include "base/stream.h"
+
+namespace wideep {
+
+struct OpContextOptions {
+  int64_t workspace_bytes = int64_t{64} << 20;
+  int64_t pinned_bytes = int64_t{4} << 20;
+};
+
+// Of the device that is current when it is made. Used by one thread at a time.
+class OpContext {
+ public:
+  static Result<std::unique_ptr<OpContext>> create(const OpContextOptions& options = {});
+  ~OpContext();
+
+  int device() const { return device_; }
+  int num_sms() const { return num_sms_; }
+
+  // Scratch of one op: the next op on the stream overwrites it. CHECKed against the size, which is
+  // planned at start.
+  template <typename T>
+  std::span<T> workspace(int64_t count, int64_t offset = 0) const {
+    return workspace_.span<T>(count, offset);
+  }
+  int64_t workspace_bytes() const { return workspace_.size(); }
+  // The same in pinned memory of the host, for ops that wait for the stream before they return.
+  template <typename T>
+  std::span<T> pinned(int64_t count) const {
+    return pinned_.span<T>(count);
+  }
+
+ private:
+  OpContext() = default;
+
+  int device_ = 0;
+  int num_sms_ = 0;
+  Buffer workspace_;
+  Buffer pinned_;
+};
+
+namespace kernels {
+
+// After a launch: an error of it becomes the stream's, with the op's name.
+void check_launch(Stream& stream, const char* op);
+
+}  // namespace kernels
+}  // namespace wideep
