@@ -20,7 +20,9 @@
 
 namespace wideep::kernels {
 
-// Pages of one layer. CPU: kF32 or kBF16.
+class AttentionTables;  // kernels/attention_tables.h
+
+// Pages of one layer, kF32 or kBF16.
 struct KvCacheView {
   std::byte* data = nullptr;  // [pages, page_size, kv_heads, row_dim]
   DType dtype = DType::kF32;
@@ -34,8 +36,8 @@ struct KvCacheView {
   int64_t token_elements() const { return int64_t{kv_heads} * row_dim; }
 };
 
-// Writes row t of `rows` [tokens, kv_heads * row_dim] (kF32) to token slot slots[t] = page *
-// page_size + place; slots below 0 are skipped.
+// Writes row t of `rows` [tokens, kv_heads * row_dim] (kF32; CUDA: or kBF16) to token slot slots[t]
+// = page * page_size + place; slots below 0 are skipped.
 void kv_append(Stream& stream, ConstMatrixView rows, std::span<const int64_t> slots,
                const KvCacheView& cache);
 
@@ -52,7 +54,10 @@ struct AttentionParams {
   ConstMatrixView q;  // [rows, num_heads * k_dim]
   int num_heads = 0;  // of the queries, a multiple of cache.kv_heads
   KvCacheView cache;
-  std::span<const AttentionSequence> sequences;
+  std::span<const AttentionSequence> sequences;  // CPU
+  // CUDA: the batch as prepare() put it on the device, once for all layers. Queries and outputs are
+  // kF32 or kBF16 there.
+  const AttentionTables* tables = nullptr;
   float scale = 1;
   // A query at position p sees positions <= p; with a chunk size only those of its own chunk,
   // floor(p / chunk_size). 0: all.

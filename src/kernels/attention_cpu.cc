@@ -18,6 +18,7 @@
 
 #include "base/float_formats.h"
 #include "kernels/attention_tile.h"
+#include "kernels/cuda_ops.h"
 #include "kernels/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -380,6 +381,9 @@ void check_params(const AttentionParams& params) {
 
 void kv_append(Stream& stream, ConstMatrixView rows, std::span<const int64_t> slots,
                const KvCacheView& cache) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::kv_append(stream, rows, slots, cache);
+  }
   check_cache(cache);
   CHECK(rows.dtype == DType::kF32 && rows.columns == cache.token_elements());
   CHECK(rows.rows == static_cast<int64_t>(slots.size()));
@@ -401,6 +405,9 @@ void kv_append(Stream& stream, ConstMatrixView rows, std::span<const int64_t> sl
 }
 
 void attention(Stream& stream, const AttentionParams& params) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::attention(stream, params);
+  }
   check_params(params);
   const Tiles tiles(params);
   int64_t num_tiles = 0;
@@ -429,6 +436,9 @@ void attention(Stream& stream, const AttentionParams& params) {
 }
 
 void merge_attention(Stream& stream, const MergeAttentionParams& params) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::merge_attention(stream, params);
+  }
   const MatrixView& out = params.out;
   const size_t num_parts = params.parts.size();
   CHECK(num_parts == params.part_lses.size() && out.dtype == DType::kF32);

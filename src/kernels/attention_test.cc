@@ -1,149 +1,24 @@
 #include "kernels/attention.h"
 
 #include <algorithm>
-#include <numeric>
 
-#include "base/float_formats.h"
-#include "kernels/kernels_testing.h"
+#include "kernels/attention_testing.h"
 
 namespace wideep::kernels {
 namespace {
 
-struct Shape {
-  const char* name;
-  int num_heads;
-  int kv_heads;
-  int row_dim;
-  int k_dim;
-  int v_offset;
-  int v_dim;
-};
-constexpr Shape kShapes[] = {
+constexpr AttentionShape kShapes[] = {
     {"latent", 4, 1, 576, 576, 0, 512},       {"latent of many heads", 23, 1, 80, 80, 0, 64},
     {"grouped-query", 6, 2, 128, 64, 64, 64}, {"multi-head", 3, 3, 256, 128, 128, 128},
     {"odd sizes", 4, 2, 61, 37, 40, 21},
 };
-
-// Sequences whose keys lie in pages in random order. The cache holds NaN wherever no token is.
-class TestCache {
- public:
-  // lengths[s]: tokens of sequence s.
-  TestCache(Random& random, const Shape& shape, int page_size, DType dtype,
-            const std::vector<int>& lengths)
-      : shape_(shape) {
-    int num_pages = 2;  // that no sequence has
-    for (const int length : lengths) num_pages += (length + page_size - 1) / page_size;
-    std::vector<int> free(num_pages);
-    std::iota(free.begin(), free.end(), 0);
-    for (int i = num_pages - 1; i > 0; --i) std::swap(free[i], free[random.below(i + 1)]);
-    const int64_t elements = int64_t{num_pages} * page_size * shape.kv_heads * shape.row_dim;
-    if (dtype == DType::kF32) {
-      floats_.assign(elements, std::nanf(""));
-    } else {
-      halves_.assign(elements, float_to_bf16(std::nanf("")));
-    }
-    view_ = {dtype == DType::kF32 ? reinterpret_cast<std::byte*>(floats_.data())
-                                  : reinterpret_cast<std::byte*>(halves_.data()),
-             dtype,
-             page_size,
-             shape.kv_heads,
-             shape.row_dim,
-             shape.k_dim,
-             shape.v_offset,
-             shape.v_dim};
-    TestStream stream(2);
-    for (const int length : lengths) {
-      TestMatrix rows = random_matrix(random, length, shape.kv_heads * shape.row_dim, 3);
-      std::vector<int> pages(free.end() - (length + page_size - 1) / page_size, free.end());
-      free.resize(free.size() - pages.size());
-      std::vector<int64_t> slots;
-      for (int t = 0; t < length; ++t) {
-        slots.push_back(int64_t{pages[t / page_size]} * page_size + t % page_size);
-      }
-      kv_append(stream, std::as_const(rows).view(), slots, view_);
-      if (dtype == DType::kBF16) {
-        for (float& value : rows.values) value = bf16_to_float(float_to_bf16(value));
-      }
-      tokens_.push_back(std::move(rows));
-      pages_.push_back(std::move(pages));
-    }
-  }
-
-  const KvCacheView& view() const { return view_; }
-  const std::vector<int>& pages(int sequence) const { return pages_[sequence]; }
-  // Of one position and KV head, as the cache rounds it.
-  const float* token(int sequence, int position, int kv_head) const {
-    return tokens_[sequence].row(position) + kv_head * shape_.row_dim;
-  }
-
- private:
-  Shape shape_;
-  std::vector<float> floats_;
-  std::vector<uint16_t> halves_;
-  KvCacheView view_;
-  std::vector<TestMatrix> tokens_;
-  std::vector<std::vector<int>> pages_;
-};
-
-struct Result {
-  Result(int64_t rows, const Shape& shape)
-      : out(rows, int64_t{shape.num_heads} * shape.v_dim, 2),
-        lse(rows * shape.num_heads, std::nanf("")) {}
-
-  TestMatrix out;
-  std::vector<float> lse;
-};
-
-AttentionParams params_of(const Shape& shape, const TestCache& cache, const TestMatrix& q,
-                          Result& result) {
-  AttentionParams params;
-  params.q = q.view();
-  params.num_heads = shape.num_heads;
-  params.cache = cache.view();
-  params.scale = 1 / std::sqrt(static_cast<float>(shape.k_dim));
-  params.out = result.out.view();
-  params.lse = result.lse.data();
-  return params;
-}
-
-// One row by the definition, in double.
-void expect_row(const AttentionParams& params, const Shape& shape, const TestCache& cache,
-                int sequence, int position, int64_t row, const Result& result) {
-  for (int head = 0; head < shape.num_heads; ++head) {
-    const int kv_head = head / (shape.num_heads / shape.kv_heads);
-    const float* q = params.q.row<float>(row) + head * shape.k_dim;
-    double total = 0;
-    std::vector<double> out(shape.v_dim);
-    for (int p = 0; p <= position; ++p) {
-      if (params.chunk_size > 0 && p / params.chunk_size != position / params.chunk_size) continue;
-      if (p / params.cache.page_size % params.cp_size != params.cp_rank) continue;
-      const float* token = cache.token(sequence, p, kv_head);
-      double score = 0;
-      for (int i = 0; i < shape.k_dim; ++i) score += static_cast<double>(q[i]) * token[i];
-      const double weight = std::exp(score * params.scale);
-      total += weight;
-      for (int i = 0; i < shape.v_dim; ++i) out[i] += weight * token[shape.v_offset + i];
-    }
-    const float lse = result.lse[row * shape.num_heads + head];
-    if (total == 0) {
-      ASSERT_EQ(lse, -INFINITY);
-    } else {
-      ASSERT_NEAR(lse, std::log(total), 2e-6 * (1 + std::abs(std::log(total))));
-    }
-    for (int i = 0; i < shape.v_dim; ++i) {
-      const double expected = total > 0 ? out[i] / total : 0;
-      ASSERT_NEAR(result.out.at(row, head * shape.v_dim + i), expected, 2e-6)
-          << shape.name << ", position " << position << ", head " << head << ", column " << i;
-    }
-  }
-}
 
 TEST(AttentionTest, MatchesTheDefinition) {
   TestStream stream(3);
   for_each_instruction_set([&] {
     Random random(1);
     for (int trial = 0; trial < 25; ++trial) {
-      const Shape& shape = kShapes[trial % std::size(kShapes)];
+      const AttentionShape& shape = kShapes[trial % std::size(kShapes)];
       const std::vector<int> lengths = {between(random, 1, 150), between(random, 1, 60), 1};
       const int page_size = std::vector<int>{1, 7, 16, 64, 100}[random.below(5)];
       const TestCache cache(random, shape, page_size, trial % 2 ? DType::kF32 : DType::kBF16,
@@ -157,7 +32,7 @@ TEST(AttentionTest, MatchesTheDefinition) {
         rows += count;
       }
       const TestMatrix q = random_matrix(random, rows, shape.num_heads * shape.k_dim, 1, 3);
-      Result result(rows, shape);
+      AttentionResult result(rows, shape);
       AttentionParams params = params_of(shape, cache, q, result);
       params.sequences = sequences;
       params.chunk_size = trial % 3 == 0 ? between(random, 1, 50) : 0;
@@ -178,12 +53,12 @@ TEST(AttentionTest, PartsOfTheKeysMergeToTheWhole) {
   TestStream stream(2);
   constexpr int kParts = 3;
   constexpr int kPageSize = 16;
-  for (const Shape& shape : kShapes) {
+  for (const AttentionShape& shape : kShapes) {
     // The first rows see keys of rank 0 only.
     const std::vector<int> lengths = {130};
     const TestCache cache(random, shape, kPageSize, DType::kF32, lengths);
     const TestMatrix q = random_matrix(random, 130, shape.num_heads * shape.k_dim);
-    std::vector<Result> parts(kParts, Result(130, shape));
+    std::vector<AttentionResult> parts(kParts, AttentionResult(130, shape));
     std::vector<ConstMatrixView> part_views;
     std::vector<const float*> part_lses;
     for (int rank = 0; rank < kParts; ++rank) {
@@ -203,9 +78,9 @@ TEST(AttentionTest, PartsOfTheKeysMergeToTheWhole) {
       part_views.push_back(std::as_const(parts[rank].out).view());
       part_lses.push_back(parts[rank].lse.data());
     }
-    Result merged(130, shape);
+    AttentionResult merged(130, shape);
     merge_attention(stream, {part_views, part_lses, shape.num_heads, merged.out.view()});
-    Result whole(130, shape);
+    AttentionResult whole(130, shape);
     AttentionParams params = params_of(shape, cache, q, whole);
     const std::vector<AttentionSequence> sequences = {{0, 130, 0, cache.pages(0).data()}};
     params.sequences = sequences;
@@ -221,14 +96,14 @@ TEST(AttentionTest, PartsOfTheKeysMergeToTheWhole) {
 // The rows of one sequence in one call, in chunks of several sizes, one by one, and beside others.
 TEST(AttentionTest, RowsDependOnTheirSequenceAlone) {
   Random random(3);
-  for (const Shape& shape : kShapes) {
+  for (const AttentionShape& shape : kShapes) {
     for (const int chunk_size : {0, 50}) {
       const std::vector<int> lengths = {90, 33};
       const TestCache cache(random, shape, 16, DType::kBF16, lengths);
       const TestMatrix q = random_matrix(random, 123, shape.num_heads * shape.k_dim, 0, 2);
       const auto run = [&](int threads, int step, bool others) {
         TestStream stream(threads);
-        Result result(123, shape);
+        AttentionResult result(123, shape);
         AttentionParams params = params_of(shape, cache, q, result);
         params.chunk_size = chunk_size;
         for (int first = 0; first < 90; first += step) {
@@ -259,10 +134,10 @@ TEST(AttentionTest, SameBitsForEveryWidthOfRegisters) {
   expect_same_on_wide_instruction_sets([&] {
     Random random(4);
     std::vector<std::vector<uint32_t>> bits;
-    for (const Shape& shape : kShapes) {
+    for (const AttentionShape& shape : kShapes) {
       const TestCache cache(random, shape, 16, DType::kBF16, {70});
       const TestMatrix q = random_matrix(random, 70, shape.num_heads * shape.k_dim);
-      Result result(70, shape);
+      AttentionResult result(70, shape);
       AttentionParams params = params_of(shape, cache, q, result);
       const std::vector<AttentionSequence> sequences = {{0, 70, 0, cache.pages(0).data()}};
       params.sequences = sequences;
@@ -276,10 +151,10 @@ TEST(AttentionTest, SameBitsForEveryWidthOfRegisters) {
 TEST(AttentionTest, LargeScoresDoNotOverflow) {
   Random random(5);
   TestStream stream(1);
-  const Shape& shape = kShapes[2];
+  const AttentionShape& shape = kShapes[2];
   const TestCache cache(random, shape, 8, DType::kF32, {50});
   const TestMatrix q = random_matrix(random, 1, shape.num_heads * shape.k_dim, 0, 1000);
-  Result result(1, shape);
+  AttentionResult result(1, shape);
   AttentionParams params = params_of(shape, cache, q, result);
   const std::vector<AttentionSequence> sequences = {{0, 1, 49, cache.pages(0).data()}};
   params.sequences = sequences;
@@ -295,7 +170,7 @@ TEST(AttentionTest, NoSequences) {
   TestStream stream(2);
   const TestCache cache(random, kShapes[2], 8, DType::kF32, {1});
   const TestMatrix q(0, 6 * 64);
-  Result result(0, kShapes[2]);
+  AttentionResult result(0, kShapes[2]);
   attention(stream, params_of(kShapes[2], cache, q, result));
 }
 

@@ -2,7 +2,11 @@
 // described beside its op. Matrices are kF32 or kBF16, x and y independently; sums are in fp32.
 #pragma once
 
+#include <cstdint>
+#include <span>
+
 #include "base/stream.h"
+#include "kernels/attention.h"
 #include "kernels/norm.h"
 
 namespace wideep::kernels {
@@ -16,6 +20,11 @@ inline constexpr bool kHasCuda = false;
 #endif
 
 namespace cuda {
+
+void attention(Stream& stream, const AttentionParams& params);
+void kv_append(Stream& stream, ConstMatrixView rows, std::span<const int64_t> slots,
+               const KvCacheView& cache);
+void merge_attention(Stream& stream, const MergeAttentionParams& params);
 
 void rms_norm(Stream& stream, const RmsNormParams& params);
 void add_rms_norm(Stream& stream, const AddRmsNormParams& params);

@@ -1,0 +1,93 @@
+// What attention on a GPU must know about a batch: which rows belong to which sequence, where the
+// keys are, and how the work is cut. It is made once for all layers of a pass, before its first op:
+//
+//   tables->prepare(stream, sequences);            // a copy on the stream
+//   attention(stream, {..., .tables = tables});    // for each layer
+//
+// Addresses never change, so a captured graph of a pass reads what the last prepare() before its
+// replay wrote. For that the batch is padded to the size that the graph was captured with.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/dtype.h"
+#include "base/status.h"
+#include "base/stream.h"
+#include "kernels/attention.h"
+
+namespace wideep::kernels {
+
+// What the kernel that takes every case can hold of a row.
+inline constexpr int kMaxAttentionKeyDim = 576;
+inline constexpr int kMaxAttentionValueDim = 512;
+inline constexpr int kMaxAttentionRowDim = 640;  // of the cache
+
+// Limits of all batches, and the one shape that the layers of a model share.
+struct AttentionTablesOptions {
+  int max_sequences = 0;  // of a batch
+  int max_rows = 0;
+  int64_t max_pages = 0;  // of all sequences of a batch together
+  int page_size = 0;      // tokens
+
+  int num_heads = 0;
+  int kv_heads = 0;
+  int k_dim = 0;
+  int v_dim = 0;
+  // Of queries, outputs and cache; the fast kernels are for kBF16 in all three, the rest works too.
+  DType dtype = DType::kBF16;
+  int cp_size = 1;
+  int cp_rank = 0;
+};
+
+// Pairs of a row and a head in a tile, where the largest sequence has `pairs` for each KV head.
+inline constexpr int attention_tile_rows(int pairs) {
+  return pairs <= 8 ? 8 : 32;
+}
+
+// The tables as the kernels of this library see them: memory of the device.
+struct AttentionBatch {
+  int num_sequences = 0;           // with those that fill the batch up
+  int tile_rows = 0;               // a tile: so many pairs of row and head that share a KV head
+  int num_tiles = 0;               // of one KV head
+  const int* first_row = nullptr;  // [num_sequences]
+  const int* num_rows = nullptr;   // [num_sequences]
+  const int* first_position = nullptr;  // [num_sequences], -1 for those that fill up: they see none
+  const int* first_page = nullptr;      // [num_sequences] index in `pages`
+  const int* first_tile = nullptr;      // [num_sequences + 1]
+  const int* pages = nullptr;           // of this rank, sequence by sequence
+};
+
+// Used by one thread and one stream at a time.
+class AttentionTables {
+ public:
+  // On the current device. All memory is taken here.
+  static Result<std::unique_ptr<AttentionTables>> create(const AttentionTablesOptions& options);
+  // Of device memory, for the plan of memory.
+  static int64_t device_bytes(const AttentionTablesOptions& options);
+  ~AttentionTables();
+
+  // Waits only if the batch before the last one is still being copied. Never while a graph is
+  // captured. The sequences are of the host; rows of a batch without a sequence keep what they had.
+  //
+  // padded_sequences > 0: a batch of a graph. Sequence i has row i alone, and rows from
+  // sequences.size() to padded_sequences get zeros as their attention.
+  Status prepare(Stream& stream, std::span<const AttentionSequence> sequences,
+                 int padded_sequences = 0);
+
+  const AttentionTablesOptions& options() const { return options_; }
+  // Of the last prepare().
+  const AttentionBatch& batch() const { return batch_; }
+
+ private:
+  struct Memory;  // of the device and the host, and when the latter may be written again
+
+  explicit AttentionTables(const AttentionTablesOptions& options);
+
+  AttentionTablesOptions options_;
+  AttentionBatch batch_;
+  std::unique_ptr<Memory> memory_;
+};
+
+}  // namespace wideep::kernels
