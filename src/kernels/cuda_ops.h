@@ -7,7 +7,12 @@
 
 #include "base/stream.h"
 #include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/heads.h"
 #include "kernels/norm.h"
+#include "kernels/permute.h"
+#include "kernels/rope.h"
+#include "kernels/router.h"
 
 namespace wideep::kernels {
 
@@ -26,8 +31,26 @@ void kv_append(Stream& stream, ConstMatrixView rows, std::span<const int64_t> sl
                const KvCacheView& cache);
 void merge_attention(Stream& stream, const MergeAttentionParams& params);
 
+void embedding(Stream& stream, ConstMatrixView table, std::span<const int> ids, MatrixView y);
+void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y);
+void add(Stream& stream, ConstMatrixView x, MatrixView y);
+void add_bias(Stream& stream, const float* bias, MatrixView y);
+void scale_rows(Stream& stream, std::span<const float> factors, MatrixView x);
+
+void copy_heads(Stream& stream, const CopyHeadsParams& params);
+void norm_heads(Stream& stream, const NormHeadsParams& params);
+
 void rms_norm(Stream& stream, const RmsNormParams& params);
 void add_rms_norm(Stream& stream, const AddRmsNormParams& params);
+
+void make_permutation(Stream& stream, const PermutationParams& params);
+void gather_rows(Stream& stream, const GatherRowsParams& params);
+void combine_rows(Stream& stream, const CombineRowsParams& params);
+
+void rope_table(Stream& stream, const RopeTableParams& params);
+void rope(Stream& stream, const RopeParams& params);
+
+void route(Stream& stream, const RouterParams& params);
 
 }  // namespace cuda
 }  // namespace wideep::kernels

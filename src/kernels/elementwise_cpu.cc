@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/float_formats.h"
+#include "kernels/cuda_ops.h"
 #include "kernels/elementwise.h"
 #include "kernels/parallel.h"
 #include "kernels/vector_math.h"
@@ -22,6 +23,9 @@ void check_same_shape(const ConstMatrixView& x, const MatrixView& y) {
 }  // namespace
 
 void embedding(Stream& stream, ConstMatrixView table, std::span<const int> ids, MatrixView y) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::embedding(stream, table, ids, y);
+  }
   CHECK(table.dtype == DType::kF32 || table.dtype == DType::kBF16);
   CHECK(y.dtype == DType::kF32 && y.columns == table.columns);
   CHECK(y.rows == static_cast<int64_t>(ids.size()));
@@ -42,6 +46,9 @@ void embedding(Stream& stream, ConstMatrixView table, std::span<const int> ids, 
 }
 
 void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::silu_mul(stream, x, y);
+  }
   CHECK(x.dtype == DType::kF32 && y.dtype == DType::kF32);
   CHECK(x.rows == y.rows && x.columns == 2 * y.columns);
   parallel_ranges(stream, y.rows, row_nanoseconds(y), [&](int64_t begin, int64_t end) {
@@ -53,6 +60,9 @@ void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y) {
 }
 
 void add(Stream& stream, ConstMatrixView x, MatrixView y) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::add(stream, x, y);
+  }
   check_same_shape(x, y);
   parallel_ranges(stream, y.rows, row_nanoseconds(y), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
@@ -64,6 +74,9 @@ void add(Stream& stream, ConstMatrixView x, MatrixView y) {
 }
 
 void add_bias(Stream& stream, const float* bias, MatrixView y) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::add_bias(stream, bias, y);
+  }
   CHECK(y.dtype == DType::kF32);
   parallel_ranges(stream, y.rows, row_nanoseconds(y), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
@@ -74,6 +87,9 @@ void add_bias(Stream& stream, const float* bias, MatrixView y) {
 }
 
 void scale_rows(Stream& stream, std::span<const float> factors, MatrixView x) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::scale_rows(stream, factors, x);
+  }
   CHECK(x.dtype == DType::kF32 && x.rows == static_cast<int64_t>(factors.size()));
   parallel_ranges(stream, x.rows, row_nanoseconds(x), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {

@@ -1,12 +1,16 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/cuda_ops.h"
 #include "kernels/heads.h"
 #include "kernels/parallel.h"
 
 namespace wideep::kernels {
 
 void copy_heads(Stream& stream, const CopyHeadsParams& params) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::copy_heads(stream, params);
+  }
   CHECK(params.x.rows == params.y.rows);
   const double cost = 0.1 * params.num_heads * params.width;
   parallel_ranges(stream, params.x.rows, cost, [&](int64_t begin, int64_t end) {
@@ -22,6 +26,9 @@ void copy_heads(Stream& stream, const CopyHeadsParams& params) {
 }
 
 void norm_heads(Stream& stream, const NormHeadsParams& params) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::norm_heads(stream, params);
+  }
   const auto norm = [&](float* x) {
     float sum = 0;
     for (int i = 0; i < params.width; ++i) sum += x[i] * x[i];

@@ -1,35 +1,63 @@
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
+#include "kernels/cuda_ops.h"
 #include "kernels/parallel.h"
 #include "kernels/permute.h"
 
 namespace wideep::kernels {
+namespace {
+
+int round_up(int count, int multiple) {
+  return (count + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
 
 // A counting sort: O(pairs + groups).
-void make_permutation(Stream&, const PermutationParams& params) {
-  int* offsets = params.offsets;
-  std::fill(offsets, offsets + params.num_groups + 1, 0);
+void make_permutation(Stream& stream, const PermutationParams& params) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::make_permutation(stream, params);
+  }
+  CHECK(params.row_alignment >= 1);
+  const int num_groups = params.num_groups;
+  const auto num_pairs = static_cast<int64_t>(params.ids.size());
+  const int64_t max_rows = max_permuted_rows(num_pairs, num_groups, params.row_alignment);
+  std::fill_n(params.pairs, max_rows, -1);
+  if (params.group_of_row != nullptr) std::fill_n(params.group_of_row, max_rows, -1);
   const auto group_of = [&](int32_t id) {
     const int group = id - params.group_begin;
-    return id >= 0 && group >= 0 && group < params.num_groups ? group : -1;
+    return id >= 0 && group >= 0 && group < num_groups ? group : -1;
   };
+  int* offsets = params.offsets;
+  std::fill_n(offsets, num_groups + 1, 0);
   for (const int32_t id : params.ids) {
-    const int group = group_of(id);
-    if (group >= 0) ++offsets[group + 1];
+    if (group_of(id) >= 0) ++offsets[group_of(id)];
   }
-  for (int g = 0; g < params.num_groups; ++g) offsets[g + 1] += offsets[g];
-  // offsets[g] counts up to the end of group g, which is the begin of the next, and is moved back.
-  for (size_t pair = 0; pair < params.ids.size(); ++pair) {
+  int begin = 0;
+  for (int g = 0; g < num_groups; ++g) {
+    begin += round_up(std::exchange(offsets[g], begin), params.row_alignment);
+  }
+  for (int64_t pair = 0; pair < num_pairs; ++pair) {
     const int group = group_of(params.ids[pair]);
-    params.rows[pair] = group >= 0 ? offsets[group]++ : -1;
-    if (group >= 0) params.pairs[params.rows[pair]] = static_cast<int>(pair);
+    const int row = group >= 0 ? offsets[group]++ : -1;
+    params.rows[pair] = row;
+    if (row < 0) continue;
+    params.pairs[row] = static_cast<int>(pair);
+    if (params.group_of_row != nullptr) params.group_of_row[row] = group;
   }
-  for (int g = params.num_groups; g > 0; --g) offsets[g] = offsets[g - 1];
+  // offsets[g] counted up to the end of group g: the next group begins at the next multiple.
+  for (int g = num_groups; g > 0; --g) {
+    offsets[g] = round_up(offsets[g - 1], params.row_alignment);
+  }
   offsets[0] = 0;
 }
 
 void gather_rows(Stream& stream, const GatherRowsParams& params) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::gather_rows(stream, params);
+  }
   const ConstMatrixView& x = params.x;
   const MatrixView& y = params.y;
   const auto num_rows = static_cast<int64_t>(params.pairs.size());
@@ -39,7 +67,8 @@ void gather_rows(Stream& stream, const GatherRowsParams& params) {
                   [&](int64_t begin, int64_t end) {
                     for (int64_t r = begin; r < end; ++r) {
                       const int pair = params.pairs[r];
-                      CHECK(pair >= 0 && pair / params.top_k < x.rows);
+                      if (pair < 0) continue;
+                      CHECK_LT(pair / params.top_k, x.rows);
                       const auto* from = x.row<float>(pair / params.top_k);
                       auto* to = y.row<float>(r);
                       if (params.scales == nullptr) {
@@ -53,6 +82,9 @@ void gather_rows(Stream& stream, const GatherRowsParams& params) {
 }
 
 void combine_rows(Stream& stream, const CombineRowsParams& params) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::combine_rows(stream, params);
+  }
   const ConstMatrixView& x = params.x;
   const MatrixView& y = params.y;
   CHECK(x.dtype == DType::kF32 && y.dtype == DType::kF32 && params.top_k >= 1);

@@ -8,16 +8,21 @@ namespace wideep::kernels {
 namespace {
 
 struct Permutation {
-  Permutation(const std::vector<int32_t>& ids, int group_begin, int num_groups)
-      : offsets(num_groups + 1, -7), rows(ids.size(), -7), pairs(ids.size(), -7) {
+  Permutation(const std::vector<int32_t>& ids, int group_begin, int num_groups,
+              int row_alignment = 1)
+      : offsets(num_groups + 1, -7),
+        rows(ids.size(), -7),
+        pairs(max_permuted_rows(std::ssize(ids), num_groups, row_alignment), -7),
+        group_of_row(pairs.size(), -7) {
     TestStream stream(1);
-    make_permutation(stream,
-                     {ids, group_begin, num_groups, offsets.data(), rows.data(), pairs.data()});
+    make_permutation(stream, {ids, group_begin, num_groups, offsets.data(), rows.data(),
+                              pairs.data(), row_alignment, group_of_row.data()});
   }
 
   std::vector<int> offsets;
   std::vector<int> rows;
   std::vector<int> pairs;
+  std::vector<int> group_of_row;
 };
 
 TEST(MakePermutationTest, SortsByGroupAndKeepsTheOrder) {
@@ -25,8 +30,29 @@ TEST(MakePermutationTest, SortsByGroupAndKeepsTheOrder) {
   const Permutation p({6, 4, 9, 6, 5, -1, 4, 3}, 4, 3);
   EXPECT_THAT(p.offsets, testing::ElementsAre(0, 2, 3, 5));
   EXPECT_THAT(p.rows, testing::ElementsAre(3, 0, -1, 4, 2, -1, 1, -1));
-  EXPECT_THAT(std::vector<int>(p.pairs.begin(), p.pairs.begin() + 5),
-              testing::ElementsAre(1, 6, 4, 0, 3));
+  EXPECT_THAT(p.pairs, testing::ElementsAre(1, 6, 4, 0, 3, -1, -1, -1));
+  EXPECT_THAT(p.group_of_row, testing::ElementsAre(0, 0, 1, 2, 2, -1, -1, -1));
+}
+
+TEST(MakePermutationTest, GroupsBeginAtMultiplesOfTheAlignment) {
+  // Groups 4 to 6, of which 5 has no pair.
+  const Permutation p({6, 4, 9, 6, -1, 4, 4, 3}, 4, 3, 4);
+  EXPECT_THAT(p.offsets, testing::ElementsAre(0, 4, 4, 8));
+  EXPECT_THAT(p.rows, testing::ElementsAre(4, 0, -1, 5, -1, 1, 2, -1));
+  EXPECT_THAT(p.pairs,
+              testing::ElementsAre(1, 5, 6, -1, 0, 3, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
+  EXPECT_THAT(p.group_of_row,
+              testing::ElementsAre(0, 0, 0, -1, 2, 2, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
+}
+
+TEST(MakePermutationTest, TheBoundIsReached) {
+  // A pair in every group: nothing wastes more.
+  EXPECT_EQ(max_permuted_rows(3, 3, 128), 3 * 128);
+  EXPECT_EQ(Permutation({0, 1, 2}, 0, 3, 128).offsets[3], 3 * 128);
+  EXPECT_EQ(max_permuted_rows(2, 3, 128), 2 * 128);
+  EXPECT_EQ(max_permuted_rows(130, 1, 128), 2 * 128);
+  EXPECT_EQ(max_permuted_rows(7, 3, 1), 7);
+  EXPECT_EQ(max_permuted_rows(0, 3, 128), 0);
 }
 
 TEST(MakePermutationTest, NoPairsNoGroups) {
@@ -38,23 +64,33 @@ TEST(MakePermutationTest, NoPairsNoGroups) {
 
 TEST(MakePermutationTest, IsAStableSort) {
   Random random(1);
-  for (int trial = 0; trial < 50; ++trial) {
+  for (int trial = 0; trial < 80; ++trial) {
     const int begin = between(random, 0, 5);
     const int groups = between(random, 0, 20);
+    const int alignment = trial % 2 == 0 ? 1 : between(random, 2, 40);
     std::vector<int32_t> ids(between(random, 0, 300));
     for (int32_t& id : ids) id = between(random, -1, 25);
-    const Permutation p(ids, begin, groups);
-    std::vector<int> expected;
-    for (int g = 0; g < groups; ++g) {
-      ASSERT_EQ(p.offsets[g], static_cast<int>(expected.size()));
-      for (size_t pair = 0; pair < ids.size(); ++pair) {
-        if (ids[pair] == begin + g) expected.push_back(static_cast<int>(pair));
-      }
-    }
-    ASSERT_EQ(p.offsets[groups], static_cast<int>(expected.size()));
-    ASSERT_EQ(std::vector<int>(p.pairs.begin(), p.pairs.begin() + p.offsets[groups]), expected);
+    const Permutation p(ids, begin, groups, alignment);
+    std::vector<int> pairs;
+    std::vector<int> group_of_row;
     std::vector<int> rows(ids.size(), -1);
-    for (size_t row = 0; row < expected.size(); ++row) rows[expected[row]] = static_cast<int>(row);
+    for (int g = 0; g < groups; ++g) {
+      ASSERT_EQ(p.offsets[g], std::ssize(pairs));
+      for (size_t pair = 0; pair < ids.size(); ++pair) {
+        if (ids[pair] != begin + g) continue;
+        rows[pair] = static_cast<int>(pairs.size());
+        pairs.push_back(static_cast<int>(pair));
+      }
+      group_of_row.resize(pairs.size(), g);
+      while (pairs.size() % alignment != 0) pairs.push_back(-1);
+      group_of_row.resize(pairs.size(), -1);
+    }
+    ASSERT_EQ(p.offsets[groups], std::ssize(pairs));
+    ASSERT_LE(pairs.size(), p.pairs.size());
+    pairs.resize(p.pairs.size(), -1);
+    group_of_row.resize(p.pairs.size(), -1);
+    ASSERT_EQ(p.pairs, pairs);
+    ASSERT_EQ(p.group_of_row, group_of_row);
     ASSERT_EQ(p.rows, rows);
   }
 }
@@ -81,6 +117,20 @@ TEST(GatherRowsTest, CopiesAndScales) {
     }
   }
   expect_gaps_untouched(plain);
+}
+
+TEST(GatherRowsTest, LeavesRowsWithoutAPair) {
+  TestStream stream(1);
+  Random random(4);
+  const TestMatrix x = random_matrix(random, 5, 7);
+  TestMatrix y(4, 7);
+  pick_rows(stream, x.view(), std::vector<int>{3, -1, 0}, y.view());
+  for (int c = 0; c < 7; ++c) {
+    EXPECT_EQ(y.at(0, c), x.at(3, c));
+    EXPECT_TRUE(std::isnan(y.at(1, c)));
+    EXPECT_EQ(y.at(2, c), x.at(0, c));
+    EXPECT_TRUE(std::isnan(y.at(3, c)));
+  }
 }
 
 TEST(CombineRowsTest, AddsInOrderOfK) {

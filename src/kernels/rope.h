@@ -8,12 +8,14 @@
 
 namespace wideep::kernels {
 
+inline constexpr int kMaxRopePairs = 256;
+
 // cos and sin of position * inv_freq[i], times `factor`: table [tokens, 2 * n] holds the n cosines,
 // then the n sines. Angles are computed in double: positions reach beyond 10^5. Once a batch,
 // shared by all layers.
 struct RopeTableParams {
   std::span<const int> positions;    // [tokens]
-  std::span<const double> inv_freq;  // [n]
+  std::span<const double> inv_freq;  // [n], n <= kMaxRopePairs; of the host
   double factor = 1;                 // YaRN's attention factor
   MatrixView table;
 };

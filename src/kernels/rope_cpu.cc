@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "kernels/cuda_ops.h"
 #include "kernels/parallel.h"
 #include "kernels/rope.h"
 
@@ -22,9 +23,12 @@ void rotate(const float* cosines, const float* sines, int64_t n, int64_t apart, 
 }  // namespace
 
 void rope_table(Stream& stream, const RopeTableParams& params) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::rope_table(stream, params);
+  }
   const MatrixView& table = params.table;
   const auto n = static_cast<int64_t>(params.inv_freq.size());
-  CHECK(table.dtype == DType::kF32 && table.columns == 2 * n);
+  CHECK(table.dtype == DType::kF32 && table.columns == 2 * n && n <= kMaxRopePairs);
   CHECK(table.rows == static_cast<int64_t>(params.positions.size()));
   parallel_ranges(stream, table.rows, 50.0 * static_cast<double>(n),
                   [&](int64_t begin, int64_t end) {
@@ -40,6 +44,9 @@ void rope_table(Stream& stream, const RopeTableParams& params) {
 }
 
 void rope(Stream& stream, const RopeParams& params) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::rope(stream, params);
+  }
   const MatrixView& x = params.x;
   const ConstMatrixView& table = params.table;
   CHECK(x.dtype == DType::kF32 && table.dtype == DType::kF32);

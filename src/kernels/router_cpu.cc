@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "base/check.h"
+#include "kernels/cuda_ops.h"
 #include "kernels/parallel.h"
 #include "kernels/router.h"
 #include "kernels/vector_math.h"
@@ -9,12 +11,14 @@
 namespace wideep::kernels {
 namespace {
 
-// The `top_k` largest of `candidates` in descending order; ties go to what was offered first.
+// The `top_k` largest of what is offered, in descending order; ties go to what was offered first.
+// NaN counts as -infinity.
 class Best {
  public:
   explicit Best(int top_k) : top_k_(top_k) {}
 
   void offer(int id, float score) {
+    if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
     if (count_ == top_k_) {
       if (!(score > scores_[count_ - 1])) return;
       --count_;
@@ -89,7 +93,7 @@ void route_token(const float* logits, int num_experts, const RouterParams& param
     }
     case RouterScoring::kSigmoidOfTopK: {
       offer_all(logits, 0, num_experts, best);
-      for (int k = 0; k < params.top_k; ++k) weights[k] = best.score(k);
+      for (int k = 0; k < params.top_k; ++k) weights[k] = logits[best.id(k)];
       sigmoid_row(weights, params.top_k, weights);
       break;
     }
@@ -116,6 +120,9 @@ void route(Stream& stream, const RouterParams& params) {
           num_experts % params.n_group == 0);
     CHECK(params.topk_group >= 1 && params.topk_group <= params.n_group);
     CHECK(params.top_k <= params.topk_group * (num_experts / params.n_group));
+  }
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::route(stream, params);
   }
   parallel_ranges(stream, logits.rows, 3.0 * num_experts, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {

@@ -162,6 +162,18 @@ TEST(RouteTest, IdsStayInRangeForNan) {
   }
 }
 
+TEST(RouteTest, NanIsTheLeast) {
+  const std::vector<float> logits = {std::nanf(""), -2, std::nanf(""), 1};
+  RouterParams params;
+  params.top_k = 3;
+  for (const RouterScoring scoring : {RouterScoring::kSoftmax, RouterScoring::kSigmoidOfTopK}) {
+    params.scoring = scoring;
+    const Routing result = routed(logits, params);
+    EXPECT_THAT(result.ids, testing::ElementsAre(3, 1, 0));
+    EXPECT_TRUE(std::isnan(result.weights[2])) << "and shows in what is computed from it";
+  }
+}
+
 TEST(RouteTest, NoTokens) {
   TestStream stream(2);
   RouterParams params;

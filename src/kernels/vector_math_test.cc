@@ -54,6 +54,9 @@ TEST(ExpRowTest, EndsOfTheRange) {
     std::vector<float> y(x.size());
     exp_row(x.data(), 0, 1, static_cast<int64_t>(x.size()), y.data());
     EXPECT_EQ(y, (std::vector<float>{0, 0, 1, infinity, infinity, infinity}));
+    const float nan = std::nanf("");
+    exp_row(&nan, 0, 1, 1, y.data());
+    EXPECT_TRUE(std::isnan(y[0]));
   });
 }
 

@@ -1,0 +1,361 @@
+// The permutation is a stable counting sort. A warp has a segment of pairs and a counter of its own
+// for each group: it counts its pairs, learns how many of each group come before its segment, and
+// places its pairs 32 at a time, in order. One block does it all for a small batch; else the counts
+// of blocks go through memory, in three launches.
+#include <algorithm>
+
+#include "kernels/cuda_ops.h"
+#include "kernels/cuda_rows.cuh"
+
+namespace wideep::kernels::cuda {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffU;
+constexpr int kWarps = 8;
+constexpr int kThreads = kWarps * kWarp;
+constexpr int kSegment = 256;                   // pairs of a warp, with several blocks
+constexpr int64_t kPairsOfOneBlock = 4 * 1024;  // more are worth three launches
+
+struct Permutation {
+  const int32_t* ids;
+  int num_pairs;
+  int group_begin;
+  int num_groups;
+  int alignment;
+  int segment;
+  int max_rows;
+  int* offsets;
+  int* rows;
+  int* pairs;
+  int* group_of_row;
+  int* counts;  // [blocks, num_groups]; of several blocks
+
+  __device__ int group(int pair) const {
+    const int32_t id = ids[pair];
+    const int group = id - group_begin;
+    return id >= 0 && group >= 0 && group < num_groups ? group : -1;
+  }
+  __device__ int round_up(int count) const {
+    return (count + alignment - 1) / alignment * alignment;
+  }
+};
+
+struct Segment {
+  int begin;
+  int end;
+  int* counters;  // [num_groups] in shared memory
+};
+
+__device__ Segment own_segment(const Permutation& p, int* counters) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int64_t begin = (static_cast<int64_t>(blockIdx.x) * kWarps + warp) * p.segment;
+  const int64_t end = begin + p.segment;
+  return {static_cast<int>(min(begin, static_cast<int64_t>(p.num_pairs))),
+          static_cast<int>(min(end, static_cast<int64_t>(p.num_pairs))),
+          counters + warp * p.num_groups};
+}
+
+// Counters [kWarps, num_groups] become what each warp has of each group.
+__device__ void count_pairs(const Permutation& p, int* counters) {
+  for (int i = threadIdx.x; i < kWarps * p.num_groups; i += kThreads) counters[i] = 0;
+  __syncthreads();
+  const Segment own = own_segment(p, counters);
+  for (int pair = own.begin + static_cast<int>(threadIdx.x) % kWarp; pair < own.end;
+       pair += kWarp) {
+    const int group = p.group(pair);
+    if (group >= 0) atomicAdd(own.counters + group, 1);
+  }
+  __syncthreads();
+}
+
+// Counters of a group become the counts of the warps before, from `first` on; returns the sum.
+__device__ int scan_warps(int* counters, int num_groups, int group, int first) {
+  for (int warp = 0; warp < kWarps; ++warp) {
+    int& counter = counters[warp * num_groups + group];
+    const int count = counter;
+    counter = first;
+    first += count;
+  }
+  return first;
+}
+
+// offsets [num_groups + 1] from counts, which may be the same memory. By one warp.
+__device__ void scan_groups(const Permutation& p, const int* counts, int* offsets) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  int begin = 0;
+  for (int first = 0; first < p.num_groups; first += kWarp) {
+    const int group = first + lane;
+    const int rows = group < p.num_groups ? p.round_up(counts[group]) : 0;
+    int sum = rows;
+    for (int step = 1; step < kWarp; step *= 2) {
+      const int before = __shfl_up_sync(kAllLanes, sum, step);
+      if (lane >= step) sum += before;
+    }
+    if (group < p.num_groups) offsets[group] = begin + sum - rows;
+    begin += __shfl_sync(kAllLanes, sum, kWarp - 1);
+  }
+  if (lane == 0) offsets[p.num_groups] = begin;
+}
+
+// Every row is padding until a pair is placed there.
+__device__ void clear_rows(const Permutation& p) {
+  const int stride = static_cast<int>(gridDim.x) * kThreads;
+  for (int row = static_cast<int>(blockIdx.x * kThreads + threadIdx.x); row < p.max_rows;
+       row += stride) {
+    p.pairs[row] = -1;
+    if (p.group_of_row != nullptr) p.group_of_row[row] = -1;
+  }
+}
+
+// Counters hold the next row of each warp and group.
+__device__ void place_pairs(const Permutation& p, int* counters) {
+  const Segment own = own_segment(p, counters);
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  for (int first = own.begin; first < own.end; first += kWarp) {
+    const int pair = first + lane;
+    const int group = pair < own.end ? p.group(pair) : -1;
+    const unsigned peers = __match_any_sync(kAllLanes, group);
+    const int rank = __popc(peers & ((1U << lane) - 1));
+    const int row = group >= 0 ? own.counters[group] + rank : -1;
+    __syncwarp();
+    if (group >= 0 && rank == 0) own.counters[group] += __popc(peers);
+    __syncwarp();
+    if (pair < own.end) p.rows[pair] = row;
+    if (row < 0) continue;
+    p.pairs[row] = pair;
+    if (p.group_of_row != nullptr) p.group_of_row[row] = group;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) permute_kernel(Permutation p) {
+  extern __shared__ int shared[];  // counters [kWarps, num_groups], offsets [num_groups + 1]
+  int* offsets = shared + kWarps * p.num_groups;
+  clear_rows(p);
+  count_pairs(p, shared);
+  for (int group = threadIdx.x; group < p.num_groups; group += kThreads) {
+    offsets[group] = scan_warps(shared, p.num_groups, group, 0);
+  }
+  __syncthreads();
+  if (threadIdx.x < kWarp) scan_groups(p, offsets, offsets);
+  __syncthreads();
+  for (int group = threadIdx.x; group <= p.num_groups; group += kThreads) {
+    p.offsets[group] = offsets[group];
+  }
+  for (int i = threadIdx.x; i < kWarps * p.num_groups; i += kThreads) {
+    shared[i] += offsets[i % p.num_groups];
+  }
+  __syncthreads();
+  place_pairs(p, shared);
+}
+
+__global__ void __launch_bounds__(kThreads) permute_count_kernel(Permutation p) {
+  extern __shared__ int shared[];
+  clear_rows(p);
+  count_pairs(p, shared);
+  for (int group = threadIdx.x; group < p.num_groups; group += kThreads) {
+    p.counts[static_cast<int64_t>(blockIdx.x) * p.num_groups + group] =
+        scan_warps(shared, p.num_groups, group, 0);
+  }
+}
+
+// Counts of blocks become the counts of the blocks before, and the totals offsets.
+__global__ void __launch_bounds__(kMaxPermutationGroups)
+    permute_scan_kernel(Permutation p, int blocks) {
+  __shared__ int totals[kMaxPermutationGroups];
+  const int group = static_cast<int>(threadIdx.x);
+  if (group < p.num_groups) {
+    int sum = 0;
+#pragma unroll 8
+    for (int block = 0; block < blocks; ++block) {
+      int& counter = p.counts[static_cast<int64_t>(block) * p.num_groups + group];
+      const int count = counter;
+      counter = sum;
+      sum += count;
+    }
+    totals[group] = sum;
+  }
+  __syncthreads();
+  if (threadIdx.x < kWarp) scan_groups(p, totals, p.offsets);
+}
+
+__global__ void __launch_bounds__(kThreads) permute_place_kernel(Permutation p) {
+  extern __shared__ int shared[];
+  count_pairs(p, shared);
+  for (int group = threadIdx.x; group < p.num_groups; group += kThreads) {
+    scan_warps(
+        shared, p.num_groups, group,
+        p.offsets[group] + p.counts[static_cast<int64_t>(blockIdx.x) * p.num_groups + group]);
+  }
+  __syncthreads();
+  place_pairs(p, shared);
+}
+
+constexpr int kRowThreads = 128;  // 7 vectors of each for 7168 columns
+constexpr int kRowVector = 8;
+constexpr int kRowUnroll = 4;
+constexpr int kGatherBlocksPerSm = 12;
+
+template <typename X, typename Y>
+struct Gather {
+  Rows<const X> x;
+  Rows<Y> y;
+  const int* pairs;
+  const float* scales;
+  int64_t num_rows;
+  int64_t num_tokens;
+  int64_t columns;
+  int top_k;
+};
+
+// A block takes a row at a time: there may be many more rows than ones to copy.
+template <int kVector, typename X, typename Y>
+__global__ void __launch_bounds__(kRowThreads) gather_kernel(Gather<X, Y> g) {
+  constexpr int kStep = kRowThreads * kVector;
+  for (int64_t row = blockIdx.x; row < g.num_rows; row += gridDim.x) {
+    const int pair = g.pairs[row];
+    if (pair < 0) continue;
+    const int token = pair / g.top_k;
+    device_check(token < g.num_tokens);
+    const float scale = g.scales != nullptr ? g.scales[pair] : 1;
+    for (int64_t first = threadIdx.x * kVector; first < g.columns; first += kStep * kRowUnroll) {
+      float v[kRowUnroll][kVector];
+#pragma unroll
+      for (int u = 0; u < kRowUnroll; ++u) {
+        if (first + u * kStep < g.columns) load(g.x.at(token, first + u * kStep), v[u]);
+      }
+#pragma unroll
+      for (int u = 0; u < kRowUnroll; ++u) {
+        if (first + u * kStep >= g.columns) break;
+#pragma unroll
+        for (int i = 0; i < kVector; ++i) v[u][i] *= scale;
+        store(v[u], g.y.at(row, first + u * kStep));
+      }
+    }
+  }
+}
+
+template <typename X, typename Y>
+struct Combine {
+  Rows<const X> x;
+  Rows<Y> y;
+  const int* rows;
+  const float* weights;
+  int64_t num_rows;
+  int top_k;
+
+  template <int kCount>
+  __device__ void run(int64_t token, int64_t column) const {
+    float sum[kCount] = {};
+    for (int first = 0; first < top_k; first += kRowUnroll) {
+      float v[kRowUnroll][kCount];
+      float weight[kRowUnroll];
+      bool is_here[kRowUnroll];
+#pragma unroll
+      for (int u = 0; u < kRowUnroll; ++u) {
+        const int64_t pair = token * top_k + first + u;
+        const int row = first + u < top_k ? rows[pair] : -1;
+        is_here[u] = row >= 0;
+        if (!is_here[u]) continue;
+        device_check(row < num_rows);
+        weight[u] = weights != nullptr ? weights[pair] : 1;
+        load(x.at(row, column), v[u]);
+      }
+#pragma unroll
+      for (int u = 0; u < kRowUnroll; ++u) {
+        if (!is_here[u]) continue;
+          // Not fused: the bits of the CPU's sum.
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+          sum[i] = __fadd_rn(sum[i], __fmul_rn(weight[u], v[u][i]));
+        }
+      }
+    }
+    store(sum, y.at(token, column));
+  }
+};
+
+}  // namespace
+
+void make_permutation(Stream& stream, const PermutationParams& params) {
+  const auto num_pairs = static_cast<int64_t>(params.ids.size());
+  const int64_t max_rows = max_permuted_rows(num_pairs, params.num_groups, params.row_alignment);
+  CHECK(params.num_groups >= 0 && params.num_groups <= kMaxPermutationGroups);
+  CHECK(params.row_alignment >= 1 && max_rows < (int64_t{1} << 30));
+  const bool is_one_block = num_pairs <= kPairsOfOneBlock;
+  const int64_t of_warp = (num_pairs + kWarps - 1) / kWarps;
+  Permutation p = {
+      .ids = params.ids.data(),
+      .num_pairs = static_cast<int>(num_pairs),
+      .group_begin = params.group_begin,
+      .num_groups = params.num_groups,
+      .alignment = params.row_alignment,
+      .segment = is_one_block ? static_cast<int>((of_warp + kWarp - 1) / kWarp * kWarp) : kSegment,
+      .max_rows = static_cast<int>(max_rows),
+      .offsets = params.offsets,
+      .rows = params.rows,
+      .pairs = params.pairs,
+      .group_of_row = params.group_of_row,
+      .counts = nullptr,
+  };
+  const cudaStream_t handle = stream_of(stream);
+  const size_t shared = ((kWarps + 1) * params.num_groups + 1) * sizeof(int);
+  if (is_one_block) {
+    permute_kernel<<<1, kThreads, shared, handle>>>(p);
+  } else {
+    const auto blocks = static_cast<int>((of_warp + kSegment - 1) / kSegment);
+    p.counts = stream.context().workspace<int>(int64_t{blocks} * params.num_groups).data();
+    permute_count_kernel<<<blocks, kThreads, shared, handle>>>(p);
+    permute_scan_kernel<<<1, kMaxPermutationGroups, 0, handle>>>(p, blocks);
+    permute_place_kernel<<<blocks, kThreads, shared, handle>>>(p);
+  }
+  check_launch(stream, "make_permutation");
+}
+
+void gather_rows(Stream& stream, const GatherRowsParams& params) {
+  const ConstMatrixView& x = params.x;
+  const MatrixView& y = params.y;
+  const auto num_rows = static_cast<int64_t>(params.pairs.size());
+  CHECK(params.top_k >= 1 && x.columns == y.columns && num_rows <= y.rows);
+  if (num_rows == 0) return;
+  const bool has_vectors =
+      has_aligned_rows(x) && has_aligned_rows(y) && x.columns % kRowVector == 0;
+  const int64_t most = int64_t{stream.context().num_sms()} * kGatherBlocksPerSm;
+  const auto blocks = static_cast<unsigned>(std::min(num_rows, most));
+  with_float_type(x.dtype, [&]<typename X>(X) {
+    with_float_type(y.dtype, [&]<typename Y>(Y) {
+      const Gather<X, Y> gather = {.x = rows_of<X>(x),
+                                   .y = rows_of<Y>(y),
+                                   .pairs = params.pairs.data(),
+                                   .scales = params.scales,
+                                   .num_rows = num_rows,
+                                   .num_tokens = x.rows,
+                                   .columns = x.columns,
+                                   .top_k = params.top_k};
+      const auto kernel = has_vectors ? gather_kernel<kRowVector, X, Y> : gather_kernel<1, X, Y>;
+      kernel<<<blocks, kRowThreads, 0, stream_of(stream)>>>(gather);
+    });
+  });
+  check_launch(stream, "gather_rows");
+}
+
+void combine_rows(Stream& stream, const CombineRowsParams& params) {
+  const ConstMatrixView& x = params.x;
+  const MatrixView& y = params.y;
+  CHECK(params.top_k >= 1 && x.columns == y.columns);
+  CHECK(y.rows * params.top_k == static_cast<int64_t>(params.rows.size()));
+  const bool has_vectors = has_aligned_rows(x) && has_aligned_rows(y);
+  with_float_type(x.dtype, [&]<typename X>(X) {
+    with_float_type(y.dtype, [&]<typename Y>(Y) {
+      const Combine<X, Y> op = {.x = rows_of<X>(x),
+                                .y = rows_of<Y>(y),
+                                .rows = params.rows.data(),
+                                .weights = params.weights,
+                                .num_rows = x.rows,
+                                .top_k = params.top_k};
+      map_rows<kRowVector>(stream, "combine_rows", y.rows, y.columns, has_vectors, op);
+    });
+  });
+}
+
+}  // namespace wideep::kernels::cuda
