@@ -9,6 +9,7 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/heads.h"
+#include "kernels/linear.h"
 #include "kernels/norm.h"
 #include "kernels/permute.h"
 #include "kernels/rope.h"
@@ -39,6 +40,9 @@ void scale_rows(Stream& stream, std::span<const float> factors, MatrixView x);
 
 void copy_heads(Stream& stream, const CopyHeadsParams& params);
 void norm_heads(Stream& stream, const NormHeadsParams& params);
+
+void linear(Stream& stream, ConstMatrixView x, const PackedWeight& weight, MatrixView y);
+void head_linear(Stream& stream, const HeadLinearParams& params);
 
 void rms_norm(Stream& stream, const RmsNormParams& params);
 void add_rms_norm(Stream& stream, const AddRmsNormParams& params);

@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "base/float_formats.h"
+#include "kernels/cuda_ops.h"
 #include "kernels/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -295,8 +296,11 @@ void pack_weight_rows(ConstMatrixView rows, int row_begin, int out_features, DTy
 }
 
 void linear(Stream& stream, ConstMatrixView x, const PackedWeight& weight, MatrixView y) {
-  CHECK(x.dtype == DType::kF32 && y.dtype == DType::kF32 && x.rows == y.rows);
-  CHECK(x.columns == weight.in_features && y.columns == weight.out_features);
+  CHECK(x.rows == y.rows && x.columns == weight.in_features && y.columns == weight.out_features);
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::linear(stream, x, weight, y);
+  }
+  CHECK(x.dtype == DType::kF32 && y.dtype == DType::kF32);
   const Products products = {1, (x.rows + kRowBlock - 1) / kRowBlock, &weight, x.rows};
   multiply(stream, products, [&](int64_t, int64_t row_block) {
     const int64_t row = row_block * kRowBlock;
@@ -314,12 +318,15 @@ void linear(Stream& stream, ConstMatrixView x, const PackedWeight& weight, Matri
 void head_linear(Stream& stream, const HeadLinearParams& params) {
   const auto& [x, x_head_stride, weights, y, y_head_stride] = params;
   if (weights.empty()) return;
-  CHECK(x.dtype == DType::kF32 && y.dtype == DType::kF32 && x.rows == y.rows);
   check_same_shapes(weights);
   const auto heads = static_cast<int64_t>(weights.size());
-  CHECK(x.columns >= (heads - 1) * x_head_stride + weights[0].in_features);
+  CHECK(x.rows == y.rows && x.columns >= (heads - 1) * x_head_stride + weights[0].in_features);
   CHECK(y_head_stride >= weights[0].out_features);
   CHECK(y.columns >= (heads - 1) * y_head_stride + weights[0].out_features);
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::head_linear(stream, params);
+  }
+  CHECK(x.dtype == DType::kF32 && y.dtype == DType::kF32);
   const Products products = {heads, (x.rows + kRowBlock - 1) / kRowBlock, weights.data(),
                              x.rows * heads};
   multiply(stream, products, [&](int64_t head, int64_t row_block) {
@@ -336,6 +343,7 @@ void head_linear(Stream& stream, const HeadLinearParams& params) {
 }
 
 void grouped_linear(Stream& stream, const GroupedLinearParams& params) {
+  CHECK(!stream.is_cuda());
   const auto groups = static_cast<int64_t>(params.weights.size());
   CHECK(static_cast<int64_t>(params.offsets.size()) == groups + 1);
   if (groups == 0) return;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/cuda.h"
+#include "kernels/adapters/blas.h"
 
 namespace wideep {
 
@@ -13,9 +14,11 @@ Result<std::unique_ptr<OpContext>> OpContext::create(const OpContextOptions& opt
       cudaDeviceGetAttribute(&context->num_sms_, cudaDevAttrMultiProcessorCount, context->device_));
   ASSIGN_OR_RETURN(context->workspace_, device_buffer(options.workspace_bytes));
   ASSIGN_OR_RETURN(context->pinned_, pinned_buffer(options.pinned_bytes));
+  ASSIGN_OR_RETURN(context->blas_, kernels::Blas::create());
   return context;
 }
 
+OpContext::OpContext() = default;
 OpContext::~OpContext() = default;
 
 namespace kernels {

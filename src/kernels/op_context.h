@@ -14,6 +14,10 @@
 
 namespace wideep {
 
+namespace kernels {
+class Blas;  // kernels/adapters/blas.h
+}
+
 struct OpContextOptions {
   int64_t workspace_bytes = int64_t{64} << 20;
   int64_t pinned_bytes = int64_t{4} << 20;
@@ -41,13 +45,16 @@ class OpContext {
     return pinned_.span<T>(count);
   }
 
+  kernels::Blas& blas() const { return *blas_; }
+
  private:
-  OpContext() = default;
+  OpContext();
 
   int device_ = 0;
   int num_sms_ = 0;
   Buffer workspace_;
   Buffer pinned_;
+  std::unique_ptr<kernels::Blas> blas_;
 };
 
 namespace kernels {

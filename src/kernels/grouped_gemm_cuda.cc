@@ -1,0 +1,44 @@
+#include "kernels/grouped_gemm.h"
+
+#include "kernels/simt_gemm.h"
+
+namespace wideep::kernels {
+namespace {
+
+void check_shapes(const ScaledRows& x, const GroupedWeight& weight, const MatrixView& y) {
+  CHECK(x.data.columns == weight.in_features && y.columns == weight.out_features);
+  CHECK(x.data.rows == y.rows);
+  CHECK((x.data.dtype == DType::kF8E4M3) == (weight.dtype == DType::kF8E4M3));
+}
+
+SimtGemmParams simt_params(const ScaledRows& x, const GroupedWeight& weight, const MatrixView& y) {
+  SimtGemmParams params;
+  params.x = x;
+  params.weight = weight.data;
+  params.stride_bytes = weight.stride_bytes();
+  params.dtype = weight.dtype;
+  params.groups = weight.groups;
+  params.y = y;
+  return params;
+}
+
+}  // namespace
+
+void grouped_gemm_contiguous(Stream& stream, const ContiguousGemmParams& params) {
+  check_shapes(params.x, params.weight, params.y);
+  CHECK(stream.is_cuda() && params.x.data.rows % kGroupAlignment == 0);
+  SimtGemmParams simt = simt_params(params.x, params.weight, params.y);
+  simt.offsets = params.offsets;
+  simt_gemm(stream, simt);
+}
+
+void grouped_gemm_masked(Stream& stream, const MaskedGemmParams& params) {
+  check_shapes(params.x, params.weight, params.y);
+  CHECK(stream.is_cuda() && params.x.data.rows == params.weight.groups * params.max_rows);
+  SimtGemmParams simt = simt_params(params.x, params.weight, params.y);
+  simt.counts = params.counts;
+  simt.max_rows = params.max_rows;
+  simt_gemm(stream, simt);
+}
+
+}  // namespace wideep::kernels
