@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/adapters/flashinfer.h"
 #include "kernels/attention_tables.h"
 #include "kernels/cuda_device.cuh"
 #include "kernels/cuda_ops.h"
@@ -108,7 +109,7 @@ __device__ Tile find_tile(const Task& task, int index, int tile_rows) {
   Tile tile;
   tile.sequence = found;
   tile.first = (index - batch.first_tile[found]) * tile_rows;
-  tile.pairs = min(batch.num_rows[found] * task.group - tile.first, tile_rows);
+  tile.pairs = min(batch.rows[found] * task.group - tile.first, tile_rows);
   tile.first_row = batch.first_row[found];
   tile.first_position = batch.first_position[found];
   tile.pages = batch.pages + batch.first_page[found];
@@ -459,7 +460,7 @@ void launch_for_dims(Stream& stream, const Task& task) {
 void choose_parts(const Stream& stream, Task& task) {
   const OpContext& context = stream.context();
   const int64_t tiles = int64_t{task.batch.num_tiles} * task.kv_heads;
-  const int64_t rows = tiles * task.batch.tile_rows;
+  const int64_t rows = tiles * task.batch.tile_pairs;
   const int64_t row_floats = task.v_dim + 2;
   const int64_t fitting =
       context.workspace_bytes() / (rows * row_floats * static_cast<int64_t>(sizeof(float)));
@@ -527,15 +528,19 @@ void check_params(const AttentionParams& params) {
 void attention(Stream& stream, const AttentionParams& params) {
   check_params(params);
   if (params.tables->batch().num_tiles == 0) return;
+  if constexpr (adapters::kHasFlashInfer) {
+    if (adapters::takes_latent(params)) return adapters::latent_attention(stream, params);
+    if (adapters::takes_grouped(params)) return adapters::grouped_attention(stream, params);
+  }
   const Task task = task_of(stream, params);
-  if (task.batch.tile_rows == 8) {
+  if (task.batch.tile_pairs == 8) {
     launch_for_dims<8>(stream, task);
   } else {
     launch_for_dims<32>(stream, task);
   }
   if (task.parts == 1) return;
-  const dim3 grid(task.batch.num_tiles * task.batch.tile_rows, task.kv_heads);
-  add_parts_kernel<<<grid, kThreads, 0, stream_of(stream)>>>(task, task.batch.tile_rows);
+  const dim3 grid(task.batch.num_tiles * task.batch.tile_pairs, task.kv_heads);
+  add_parts_kernel<<<grid, kThreads, 0, stream_of(stream)>>>(task, task.batch.tile_pairs);
   check_launch(stream, "attention: adding its parts");
 }
 

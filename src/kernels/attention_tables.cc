@@ -6,26 +6,28 @@
 #include <array>
 
 #include "base/cuda.h"
+#include "kernels/adapters/flashinfer.h"
 
 namespace wideep::kernels {
 namespace {
 
-// Tables lie one behind the other, the pages last because only those in use are copied.
-struct Layout {
-  explicit Layout(const AttentionTablesOptions& options) : sequences(options.max_sequences) {}
+bool is_latent(const AttentionTablesOptions& options) {
+  return options.kv_heads == 1 && options.k_dim == adapters::kLatentKeyDim &&
+         options.v_dim == adapters::kLatentValueDim && LatentSchedule::fits(options.num_heads);
+}
 
-  int64_t first_row() const { return 0; }
-  int64_t num_rows() const { return sequences; }
-  int64_t first_position() const { return 2 * sequences; }
-  int64_t first_page() const { return 3 * sequences; }
-  int64_t first_tile() const { return 4 * sequences; }
-  int64_t pages() const { return 5 * sequences + 1; }
+bool is_grouped(const AttentionTablesOptions& options) {
+  return options.k_dim == adapters::kGroupedHeadDim && options.v_dim == adapters::kGroupedHeadDim;
+}
 
-  int64_t sequences;
-};
-
-int64_t total_ints(const AttentionTablesOptions& options) {
-  return Layout(options).pages() + options.max_pages;
+// Whether rows lie one behind the other, from 0 on.
+bool has_adjacent_rows(std::span<const ScheduledSequence> sequences) {
+  int row = 0;
+  for (const ScheduledSequence& sequence : sequences) {
+    if (sequence.first_row != row) return false;
+    row += sequence.num_rows;
+  }
+  return true;
 }
 
 // Pages of this rank that hold the first `keys` tokens of a sequence.
@@ -54,13 +56,38 @@ struct AttentionTables::Memory {
   int next = 0;
 };
 
+// All of a batch, one behind the other; the pages last, since only their number changes from one
+// replay of a graph to the next.
+struct AttentionTables::Tables {
+  int* first_row = nullptr;
+  int* rows = nullptr;
+  int* first_position = nullptr;
+  int* first_page = nullptr;
+  int* first_tile = nullptr;
+  LatentSchedule latent;
+  GroupedSchedule grouped;
+  int* pages = nullptr;
+  int64_t used = 0;  // without the pages
+};
+
 AttentionTables::AttentionTables(const AttentionTablesOptions& options)
-    : options_(options), memory_(std::make_unique<Memory>()) {}
+    : options_(options), memory_(std::make_unique<Memory>()) {
+  scheduled_.reserve(options.max_sequences);
+}
 
 AttentionTables::~AttentionTables() = default;
 
 int64_t AttentionTables::device_bytes(const AttentionTablesOptions& options) {
-  return total_ints(options) * int64_t{sizeof(int)};
+  // More than any batch needs: the schedules' tiles are of 16 pairs or more, and a multiprocessor
+  // adds a few pieces.
+  constexpr int64_t kMostMultiprocessors = 256;
+  const int64_t rows = options.max_rows;
+  const int64_t sequences = options.max_sequences;
+  const int64_t group = options.num_heads / options.kv_heads;
+  const int64_t tiles = rows * group / 16 + sequences + 2 * kMostMultiprocessors;
+  const int64_t ints = 8 * (sequences + 4) + 8 * tiles + 2 * (rows + 4) +
+                       16 * kMostMultiprocessors + options.max_pages;
+  return ints * static_cast<int64_t>(sizeof(int));
 }
 
 Result<std::unique_ptr<AttentionTables>> AttentionTables::create(
@@ -75,70 +102,132 @@ Result<std::unique_ptr<AttentionTables>> AttentionTables::create(
                     options.k_dim, options.v_dim, kMaxAttentionKeyDim, kMaxAttentionValueDim));
   }
   std::unique_ptr<AttentionTables> tables(new AttentionTables(options));
+  int device = 0;
+  int major = 0;
+  RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
+  RETURN_IF_CUDA_ERROR(
+      cudaDeviceGetAttribute(&tables->num_sms_, cudaDevAttrMultiProcessorCount, device));
+  RETURN_IF_CUDA_ERROR(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  tables->is_hopper_ = major == 9;
   const int64_t bytes = device_bytes(options);
   ASSIGN_OR_RETURN(tables->memory_->device, device_buffer(bytes));
   for (Memory::Staging& staging : tables->memory_->staging) {
     ASSIGN_OR_RETURN(staging.ints, pinned_buffer(bytes));
     RETURN_IF_CUDA_ERROR(cudaEventCreateWithFlags(&staging.copied, cudaEventDisableTiming));
   }
-  const Layout layout(options);
-  const int* ints = tables->memory_->device.as<int>();
-  AttentionBatch& batch = tables->batch_;
-  batch.first_row = ints + layout.first_row();
-  batch.num_rows = ints + layout.num_rows();
-  batch.first_position = ints + layout.first_position();
-  batch.first_page = ints + layout.first_page();
-  batch.first_tile = ints + layout.first_tile();
-  batch.pages = ints + layout.pages();
   return tables;
+}
+
+void AttentionTables::describe(std::span<const AttentionSequence> sequences, int padded_sequences) {
+  const bool is_padded = padded_sequences > 0;
+  const int count = is_padded ? padded_sequences : static_cast<int>(std::ssize(sequences));
+  CHECK(count <= options_.max_sequences && std::ssize(sequences) <= count);
+  batch_ = {};
+  batch_.num_sequences = count;
+  scheduled_.clear();
+  int most_rows = 1;
+  int pages = 0;
+  for (int s = 0; s < count; ++s) {
+    const AttentionSequence sequence =
+        s < std::ssize(sequences) ? sequences[s] : AttentionSequence{s, 1, -1, nullptr};
+    CHECK(sequence.first_row >= 0 && sequence.num_rows >= 0 && sequence.first_position >= -1);
+    CHECK(sequence.first_row + sequence.num_rows <= options_.max_rows);
+    CHECK(!is_padded || (sequence.first_row == s && sequence.num_rows == 1));
+    const int keys = sequence.num_rows > 0 ? sequence.first_position + sequence.num_rows : 0;
+    scheduled_.push_back({sequence.first_row, sequence.num_rows, keys, pages});
+    most_rows = std::max(most_rows, sequence.num_rows);
+    batch_.num_rows += sequence.num_rows;
+    batch_.most_keys = std::max(batch_.most_keys, keys);
+    pages += held_pages(options_, keys);
+  }
+  CHECK(pages <= options_.max_pages);
+  if (is_padded) batch_.most_keys = INT32_MAX;
+  const int group = options_.num_heads / options_.kv_heads;
+  batch_.tile_pairs = attention_tile_pairs(most_rows * group);
+
+  const bool is_fast = adapters::kHasFlashInfer && is_hopper_ && options_.cp_size == 1 &&
+                       options_.dtype == DType::kBF16 && batch_.num_rows > 0;
+  has_latent_ = is_fast && is_latent(options_);
+  if (has_latent_) latent_ = LatentSchedule::of_device(num_sms_, options_.num_heads, most_rows);
+  has_grouped_ = is_fast && is_grouped(options_) && has_adjacent_rows(scheduled_);
+  if (has_grouped_) {
+    grouped_ = GroupedSchedule::of_batch(num_sms_, options_.kv_heads, group, options_.page_size,
+                                         scheduled_, is_padded);
+  }
+}
+
+AttentionTables::Tables AttentionTables::place(int* base) const {
+  const int64_t sequences = batch_.num_sequences;
+  IntTable table(base);
+  Tables tables;
+  tables.first_row = table.take(sequences + 1);
+  tables.rows = table.take(sequences);
+  tables.first_position = table.take(sequences);
+  tables.first_page = table.take(sequences + 1);
+  tables.first_tile = table.take(sequences + 1);
+  tables.latent = latent_;
+  if (has_latent_) tables.latent.place(latent_.count_tiles(scheduled_), table);
+  tables.grouped = grouped_;
+  if (has_grouped_) tables.grouped.place(scheduled_, table);
+  tables.used = table.used();
+  tables.pages = base + tables.used;
+  return tables;
+}
+
+void AttentionTables::fill(std::span<const AttentionSequence> sequences,
+                           const Tables& tables) const {
+  const int group = options_.num_heads / options_.kv_heads;
+  int row = 0;
+  int tile = 0;
+  int page = 0;
+  for (int s = 0; s < batch_.num_sequences; ++s) {
+    const ScheduledSequence& sequence = scheduled_[s];
+    tables.first_row[s] = sequence.first_row;
+    tables.rows[s] = sequence.num_rows;
+    tables.first_position[s] = sequence.keys - sequence.num_rows;
+    tables.first_page[s] = page;
+    tables.first_tile[s] = tile;
+    row = sequence.first_row + sequence.num_rows;
+    tile += (sequence.num_rows * group + batch_.tile_pairs - 1) / batch_.tile_pairs;
+    if (sequence.keys == 0) continue;
+    const int held = held_pages(options_, sequence.keys);
+    std::copy_n(sequences[s].pages, held, tables.pages + page);
+    page += held;
+  }
+  tables.first_row[batch_.num_sequences] = row;
+  tables.first_page[batch_.num_sequences] = page;
+  tables.first_tile[batch_.num_sequences] = tile;
+  if (has_latent_) tables.latent.fill(scheduled_);
+  if (has_grouped_) tables.grouped.fill(scheduled_);
 }
 
 Status AttentionTables::prepare(Stream& stream, std::span<const AttentionSequence> sequences,
                                 int padded_sequences) {
-  const bool is_padded = padded_sequences > 0;
-  const int count = is_padded ? padded_sequences : static_cast<int>(std::ssize(sequences));
-  CHECK(count <= options_.max_sequences && std::ssize(sequences) <= count);
-  const int group = options_.num_heads / options_.kv_heads;
-  int most_rows = 1;
-  for (const AttentionSequence& sequence : sequences) {
-    CHECK(sequence.first_row >= 0 && sequence.num_rows >= 0 && sequence.first_position >= 0);
-    CHECK(sequence.first_row + sequence.num_rows <= options_.max_rows);
-    most_rows = std::max(most_rows, sequence.num_rows);
-  }
-  CHECK(!is_padded || most_rows == 1);
-  batch_.num_sequences = count;
-  batch_.tile_rows = attention_tile_rows(most_rows * group);
-
+  describe(sequences, padded_sequences);
   Memory::Staging& staging = memory_->staging[memory_->next];
   memory_->next = 1 - memory_->next;
   RETURN_IF_CUDA_ERROR(cudaEventSynchronize(staging.copied));
-  const Layout layout(options_);
-  int* ints = staging.ints.as<int>();
-  int tiles = 0;
-  int64_t pages = 0;
-  for (int s = 0; s < count; ++s) {
-    const AttentionSequence sequence =
-        s < std::ssize(sequences) ? sequences[s] : AttentionSequence{s, 1, -1, nullptr};
-    CHECK(!is_padded || (sequence.first_row == s && sequence.num_rows == 1));
-    ints[layout.first_row() + s] = sequence.first_row;
-    ints[layout.num_rows() + s] = sequence.num_rows;
-    ints[layout.first_position() + s] = sequence.first_position;
-    ints[layout.first_page() + s] = static_cast<int>(pages);
-    ints[layout.first_tile() + s] = tiles;
-    tiles += (sequence.num_rows * group + batch_.tile_rows - 1) / batch_.tile_rows;
-    if (sequence.num_rows == 0) continue;
-    const int held = held_pages(options_, sequence.first_position + sequence.num_rows);
-    CHECK(pages + held <= options_.max_pages);
-    std::copy_n(sequence.pages, held, ints + layout.pages() + pages);
-    pages += held;
-  }
-  ints[layout.first_tile() + count] = tiles;
-  batch_.num_tiles = tiles;
+  const Tables host = place(staging.ints.as<int>());
+  const auto ints = host.used + options_.max_pages;
+  CHECK(ints * static_cast<int64_t>(sizeof(int)) <= staging.ints.size());
+  fill(sequences, host);
 
+  const Tables device = place(memory_->device.as<int>());
+  batch_.first_row = device.first_row;
+  batch_.rows = device.rows;
+  batch_.first_position = device.first_position;
+  batch_.first_page = device.first_page;
+  batch_.first_tile = device.first_tile;
+  batch_.pages = device.pages;
+  batch_.num_tiles = host.first_tile[batch_.num_sequences];
+  latent_ = device.latent;
+  grouped_ = device.grouped;
+
+  const int num_pages = host.first_page[batch_.num_sequences];
+  const auto bytes = static_cast<size_t>(host.used + num_pages) * sizeof(int);
   const auto handle = static_cast<cudaStream_t>(stream.cuda());
-  const auto bytes = static_cast<size_t>(layout.pages() + pages) * sizeof(int);
-  RETURN_IF_CUDA_ERROR(
-      cudaMemcpyAsync(memory_->device.data(), ints, bytes, cudaMemcpyHostToDevice, handle));
+  RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(memory_->device.data(), staging.ints.data(), bytes,
+                                       cudaMemcpyHostToDevice, handle));
   RETURN_IF_CUDA_ERROR(cudaEventRecord(staging.copied, handle));
   return Status::ok();
 }

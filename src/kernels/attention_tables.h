@@ -11,11 +11,13 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "base/dtype.h"
 #include "base/status.h"
 #include "base/stream.h"
 #include "kernels/attention.h"
+#include "kernels/attention_schedule.h"
 
 namespace wideep::kernels {
 
@@ -42,21 +44,25 @@ struct AttentionTablesOptions {
 };
 
 // Pairs of a row and a head in a tile, where the largest sequence has `pairs` for each KV head.
-inline constexpr int attention_tile_rows(int pairs) {
+inline constexpr int attention_tile_pairs(int pairs) {
   return pairs <= 8 ? 8 : 32;
 }
 
-// The tables as the kernels of this library see them: memory of the device.
+// A batch as the kernels see it. Pointers are memory of the device.
 struct AttentionBatch {
-  int num_sequences = 0;           // with those that fill the batch up
-  int tile_rows = 0;               // a tile: so many pairs of row and head that share a KV head
-  int num_tiles = 0;               // of one KV head
-  const int* first_row = nullptr;  // [num_sequences]
-  const int* num_rows = nullptr;   // [num_sequences]
+  int num_sequences = 0;  // with those that fill the batch up
+  int num_rows = 0;
+  // Of the longest sequence; unknown (INT32_MAX) where a graph is to serve any.
+  int most_keys = 0;
+  const int* first_row = nullptr;       // [num_sequences + 1] if rows are adjacent: and their end
+  const int* rows = nullptr;            // [num_sequences]
   const int* first_position = nullptr;  // [num_sequences], -1 for those that fill up: they see none
-  const int* first_page = nullptr;      // [num_sequences] index in `pages`
-  const int* first_tile = nullptr;      // [num_sequences + 1]
+  const int* first_page = nullptr;      // [num_sequences + 1] index in `pages`
   const int* pages = nullptr;           // of this rank, sequence by sequence
+
+  int tile_pairs = 0;               // pairs of a row and a head that share a KV head
+  int num_tiles = 0;                // of one KV head
+  const int* first_tile = nullptr;  // [num_sequences + 1]
 };
 
 // Used by one thread and one stream at a time.
@@ -79,14 +85,29 @@ class AttentionTables {
   const AttentionTablesOptions& options() const { return options_; }
   // Of the last prepare().
   const AttentionBatch& batch() const { return batch_; }
+  // How a fast kernel is to cut that batch; null where there is none for it.
+  const LatentSchedule* latent() const { return has_latent_ ? &latent_ : nullptr; }
+  const GroupedSchedule* grouped() const { return has_grouped_ ? &grouped_ : nullptr; }
 
  private:
   struct Memory;  // of the device and the host, and when the latter may be written again
+  struct Tables;  // pointers into it
 
   explicit AttentionTables(const AttentionTablesOptions& options);
 
+  void describe(std::span<const AttentionSequence> sequences, int padded_sequences);
+  Tables place(int* base) const;
+  void fill(std::span<const AttentionSequence> sequences, const Tables& tables) const;
+
   AttentionTablesOptions options_;
+  int num_sms_ = 0;
+  bool is_hopper_ = false;
+  std::vector<ScheduledSequence> scheduled_;  // of the batch
   AttentionBatch batch_;
+  bool has_latent_ = false;
+  LatentSchedule latent_;
+  bool has_grouped_ = false;
+  GroupedSchedule grouped_;
   std::unique_ptr<Memory> memory_;
 };
 
