@@ -544,6 +544,13 @@ void attention(Stream& stream, const AttentionParams& params) {
   check_launch(stream, "attention: adding its parts");
 }
 
+void self_attention(Stream& stream, const SelfAttentionParams& params) {
+  CHECK(params.tables != nullptr && params.num_heads == params.tables->options().num_heads);
+  if (params.tables->batch().num_rows == 0) return;
+  CHECK(params.tables->self() != nullptr);
+  if constexpr (adapters::kHasFlashInfer) adapters::self_attention(stream, params);
+}
+
 namespace {
 
 // A block for each row.

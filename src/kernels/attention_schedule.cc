@@ -1,6 +1,8 @@
 #include "kernels/attention_schedule.h"
 
 #include <algorithm>
+#include <queue>
+#include <tuple>
 #include <vector>
 
 #include "base/check.h"
@@ -202,7 +204,7 @@ int64_t choose_chunk(const GroupedSchedule& schedule, std::span<const ScheduledS
                      int64_t grid) {
   int64_t most_keys = 1;
   for (const ScheduledSequence& sequence : sequences) {
-    most_keys = std::max<int64_t>(most_keys, sequence.keys);
+    if (!sequence.is_prompt) most_keys = std::max<int64_t>(most_keys, sequence.keys);
   }
   int64_t low = ceil_div(kSmallestChunk, schedule.page_size);
   int64_t high = std::max(low, ceil_div(most_keys, schedule.page_size));
@@ -227,8 +229,13 @@ GroupedSchedule GroupedSchedule::of_batch(int num_sms, int kv_heads, int group, 
   schedule.group = group;
   schedule.page_size = page_size;
   int64_t rows = 0;
-  for (const ScheduledSequence& sequence : sequences) rows += sequence.num_rows;
-  const int64_t mean = rows * group / std::max<int64_t>(std::ssize(sequences), 1);
+  int64_t count = 0;
+  for (const ScheduledSequence& sequence : sequences) {
+    if (sequence.is_prompt) continue;
+    rows += sequence.num_rows;
+    ++count;
+  }
+  const int64_t mean = rows * group / std::max<int64_t>(count, 1);
   schedule.tile_pairs = mean <= 16 ? 16 : mean <= 64 ? 64 : 128;
 
   // Two blocks fit on a multiprocessor.
@@ -266,7 +273,8 @@ void GroupedSchedule::fill(std::span<const ScheduledSequence> sequences) const {
   int out_row = 0;
   for (int s = 0; s < std::ssize(sequences); ++s) {
     const ScheduledSequence& one = sequences[s];
-    const auto chunks = static_cast<int>(chunks_of(one, keys));
+    // Prompts have no partial rows.
+    const int chunks = one.is_prompt ? (is_split ? 0 : 1) : static_cast<int>(chunks_of(one, keys));
     // The last rows see the most keys, and begin first.
     for (int t = tiles_of(one) - 1; t >= 0; --t) {
       for (int c = 0; c < chunks; ++c, ++block) {
@@ -284,6 +292,88 @@ void GroupedSchedule::fill(std::span<const ScheduledSequence> sequences) const {
   row_begin[std::ssize(sequences)] = out_row;
   merge_begin[row] = out_row;
   std::fill(is_valid + block, is_valid + grid, false);
+}
+
+namespace {
+
+struct PromptTile {
+  int sequence = 0;
+  int tile = 0;
+  int keys = 0;  // that its last row sees
+};
+
+// Of one head, the longest of a sequence first.
+std::vector<PromptTile> prompt_tiles(std::span<const ScheduledSequence> sequences,
+                                     PromptSchedule::Keys keys_are) {
+  std::vector<PromptTile> tiles;
+  for (int s = 0; s < std::ssize(sequences); ++s) {
+    const ScheduledSequence& one = sequences[s];
+    const bool is_paged = keys_are == PromptSchedule::Keys::kPages;
+    if (is_paged && !one.is_prompt) continue;
+    const int before = is_paged ? one.keys - one.num_rows : 0;
+    const auto count = static_cast<int>(ceil_div(one.num_rows, PromptSchedule::kTileRows));
+    for (int tile = count - 1; tile >= 0; --tile) {
+      const int end_row = std::min((tile + 1) * PromptSchedule::kTileRows, one.num_rows);
+      tiles.push_back({s, tile, before + end_row});
+    }
+  }
+  std::ranges::stable_sort(tiles, std::greater(), &PromptTile::keys);
+  return tiles;
+}
+
+}  // namespace
+
+int64_t PromptSchedule::count_pieces(int num_heads, std::span<const ScheduledSequence> sequences,
+                                     Keys keys_are) {
+  int64_t tiles = 0;
+  for (const ScheduledSequence& one : sequences) {
+    if (keys_are == Keys::kPages && !one.is_prompt) continue;
+    tiles += ceil_div(one.num_rows, kTileRows);
+  }
+  return tiles * num_heads;
+}
+
+void PromptSchedule::place(int64_t pieces, IntTable& table) {
+  block_begin = table.take(blocks + 1);
+  for (int** piece : {&sequence, &head, &tile, &first_row, &first_key, &num_rows, &keys}) {
+    *piece = table.take(pieces);
+  }
+}
+
+void PromptSchedule::fill(std::span<const ScheduledSequence> sequences, Keys keys_are) const {
+  const std::vector<PromptTile> tiles = prompt_tiles(sequences, keys_are);
+  // Head after head, the next tile goes to the block that has the least to do.
+  using Load = std::tuple<int64_t, int>;  // keys, block
+  std::priority_queue<Load, std::vector<Load>, std::greater<>> loads;
+  for (int b = 0; b < blocks; ++b) loads.emplace(0, b);
+  std::vector<int> block_of;
+  std::fill_n(block_begin, blocks + 1, 0);
+  for (int h = 0; h < num_heads; ++h) {
+    for (const PromptTile& tile_of : tiles) {
+      const auto [load, block] = loads.top();
+      loads.pop();
+      loads.emplace(load + tile_of.keys + kTileRows, block);
+      block_of.push_back(block);
+      ++block_begin[block + 1];
+    }
+  }
+  for (int b = 0; b < blocks; ++b) block_begin[b + 1] += block_begin[b];
+  std::vector<int> next(block_begin, block_begin + blocks);
+  size_t i = 0;
+  for (int h = 0; h < num_heads; ++h) {
+    for (const PromptTile& tile_of : tiles) {
+      const ScheduledSequence& one = sequences[tile_of.sequence];
+      const bool is_paged = keys_are == Keys::kPages;
+      const int piece = next[block_of[i++]]++;
+      sequence[piece] = tile_of.sequence;
+      head[piece] = h;
+      tile[piece] = tile_of.tile;
+      first_row[piece] = one.first_row;
+      first_key[piece] = is_paged ? one.first_page : one.first_row;
+      num_rows[piece] = one.num_rows;
+      keys[piece] = is_paged ? one.keys : one.num_rows;
+    }
+  }
 }
 
 }  // namespace wideep::kernels

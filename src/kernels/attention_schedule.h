@@ -10,8 +10,9 @@ namespace wideep::kernels {
 struct ScheduledSequence {
   int first_row = 0;
   int num_rows = 0;
-  int keys = 0;        // with those of its rows; row i sees keys - num_rows + 1 + i
-  int first_page = 0;  // index in the list of all pages
+  int keys = 0;            // with those of its rows; row i sees keys - num_rows + 1 + i
+  int first_page = 0;      // index in the list of all pages
+  bool is_prompt = false;  // PromptSchedule has it, GroupedSchedule not
 };
 
 // Hands out pieces of a table of ints, in memory of the host or, by the same calls, of the device.
@@ -104,10 +105,42 @@ struct GroupedSchedule {
                                   std::span<const ScheduledSequence> sequences, bool is_fixed);
 
   int tiles_of(const ScheduledSequence& sequence) const {
+    if (sequence.is_prompt) return 0;
     return (sequence.num_rows * group + tile_pairs - 1) / tile_pairs;
   }
   void place(std::span<const ScheduledSequence> sequences, IntTable& table);
   void fill(std::span<const ScheduledSequence> sequences) const;
+};
+
+// Prompts: a thread block has a tile of rows of one sequence and head over all of its keys. Blocks,
+// one for each multiprocessor, get a list of tiles; the tiles of a head are neighbours in time, so
+// that its keys stay in the cache.
+struct PromptSchedule {
+  static constexpr int kTileRows = 128;
+  // Of a sequence: with fewer, most of a tile is empty, and GroupedSchedule does better.
+  static constexpr int kFewestRows = 64;
+
+  int num_heads = 0;
+  int blocks = 0;
+
+  int* block_begin = nullptr;  // [blocks + 1] of pieces
+  // Pieces, block by block.
+  int* sequence = nullptr;
+  int* head = nullptr;
+  int* tile = nullptr;       // of the sequence
+  int* first_row = nullptr;  // of the sequence
+  int* first_key = nullptr;  // of the sequence: a row, or its first page in the list of all
+  int* num_rows = nullptr;   // of the sequence
+  int* keys = nullptr;       // of the sequence
+
+  // kPages: the sequences with is_prompt, over all of their keys. kRows: all sequences, over their
+  // own rows.
+  enum class Keys { kPages, kRows };
+
+  static int64_t count_pieces(int num_heads, std::span<const ScheduledSequence> sequences,
+                              Keys keys_are);
+  void place(int64_t pieces, IntTable& table);
+  void fill(std::span<const ScheduledSequence> sequences, Keys keys_are) const;
 };
 
 }  // namespace wideep::kernels

@@ -185,6 +185,12 @@ void expect_complete(const GroupedSchedule& schedule, const std::vector<Schedule
   int row = 0;
   int out_row = 0;
   for (int s = 0; s < std::ssize(batch); ++s) {
+    if (batch[s].is_prompt) {
+      EXPECT_EQ(schedule.row_begin[s], out_row);
+      row += batch[s].num_rows;
+      if (!schedule.is_split) out_row += batch[s].num_rows;
+      continue;
+    }
     const int chunks = std::max(
         (batch[s].keys + int64_t{*schedule.chunk_keys} - 1) / *schedule.chunk_keys, int64_t{1});
     EXPECT_TRUE(schedule.is_split || chunks == 1);
@@ -216,7 +222,10 @@ TEST(GroupedScheduleTest, CoversEveryChunkOnce) {
   bool was_whole = false;
   for (int trial = 0; trial < 80; ++trial) {
     const int group = std::vector<int>{1, 4, 5, 8}[random.below(4)];
-    const auto batch = random_batch(random, between(random, 1, 60), trial % 2 ? 1 : 300, 5000);
+    auto batch = random_batch(random, between(random, 1, 60), trial % 2 ? 1 : 300, 5000);
+    for (ScheduledSequence& sequence : batch) {
+      sequence.is_prompt = trial % 5 == 0 && sequence.num_rows >= PromptSchedule::kFewestRows;
+    }
     const auto filled =
         fill_grouped(between(random, 1, 8), group, trial % 3 ? 32 : 7, false, batch);
     expect_complete(filled.schedule, batch);
@@ -252,6 +261,60 @@ TEST(GroupedScheduleTest, FixedShapesDependOnTheNumberOfSequencesAlone) {
       EXPECT_EQ(schedules[0].tile_pairs, filled.schedule.tile_pairs);
       EXPECT_EQ(schedules[0].partial_rows, filled.schedule.partial_rows);
       EXPECT_EQ(places[0], places.back());
+    }
+  }
+}
+
+// Prompts and others share a batch: each is in one of the schedules.
+TEST(PromptScheduleTest, CoversEveryTileOnce) {
+  Random random(5);
+  for (int trial = 0; trial < 40; ++trial) {
+    auto batch = random_batch(random, between(random, 1, 20), 700, trial % 2 ? 0 : 3000);
+    for (ScheduledSequence& sequence : batch) {
+      sequence.is_prompt = sequence.num_rows >= PromptSchedule::kFewestRows;
+    }
+    for (const auto keys_are : {PromptSchedule::Keys::kPages, PromptSchedule::Keys::kRows}) {
+      const bool is_paged = keys_are == PromptSchedule::Keys::kPages;
+      PromptSchedule schedule;
+      schedule.num_heads = between(random, 1, 40);
+      schedule.blocks = 132;
+      const int64_t pieces = PromptSchedule::count_pieces(schedule.num_heads, batch, keys_are);
+      IntTable size(nullptr);
+      PromptSchedule(schedule).place(pieces, size);
+      std::vector<int> memory(size.used(), kUnwritten);
+      IntTable table(memory.data());
+      schedule.place(pieces, table);
+      schedule.fill(batch, keys_are);
+      ASSERT_EQ(schedule.block_begin[0], 0);
+      ASSERT_EQ(schedule.block_begin[132], pieces);
+      std::set<std::vector<int>> seen;
+      int64_t total = 0;
+      int64_t most = 0;
+      int64_t largest = 0;
+      for (int b = 0; b < 132; ++b) {
+        int64_t load = 0;
+        for (int p = schedule.block_begin[b]; p < schedule.block_begin[b + 1]; ++p) {
+          const ScheduledSequence& sequence = batch[schedule.sequence[p]];
+          EXPECT_TRUE(!is_paged || sequence.is_prompt);
+          EXPECT_EQ(schedule.first_row[p], sequence.first_row);
+          EXPECT_EQ(schedule.num_rows[p], sequence.num_rows);
+          EXPECT_EQ(schedule.first_key[p], is_paged ? sequence.first_page : sequence.first_row);
+          EXPECT_EQ(schedule.keys[p], is_paged ? sequence.keys : sequence.num_rows);
+          EXPECT_LT(schedule.tile[p] * PromptSchedule::kTileRows, sequence.num_rows);
+          EXPECT_TRUE(
+              seen.insert({schedule.sequence[p], schedule.head[p], schedule.tile[p]}).second);
+          const int before = is_paged ? sequence.keys - sequence.num_rows : 0;
+          const int cost =
+              before + PromptSchedule::kTileRows +
+              std::min((schedule.tile[p] + 1) * PromptSchedule::kTileRows, sequence.num_rows);
+          load += cost;
+          largest = std::max<int64_t>(largest, cost);
+        }
+        total += load;
+        most = std::max(most, load);
+      }
+      EXPECT_EQ(std::ssize(seen), pieces);
+      EXPECT_LE(most, total / 132 + largest);
     }
   }
 }

@@ -66,6 +66,8 @@ struct AttentionTables::Tables {
   int* first_tile = nullptr;
   LatentSchedule latent;
   GroupedSchedule grouped;
+  PromptSchedule prompts;
+  PromptSchedule self;
   int* pages = nullptr;
   int64_t used = 0;  // without the pages
 };
@@ -85,8 +87,10 @@ int64_t AttentionTables::device_bytes(const AttentionTablesOptions& options) {
   const int64_t sequences = options.max_sequences;
   const int64_t group = options.num_heads / options.kv_heads;
   const int64_t tiles = rows * group / 16 + sequences + 2 * kMostMultiprocessors;
-  const int64_t ints = 8 * (sequences + 4) + 8 * tiles + 2 * (rows + 4) +
-                       16 * kMostMultiprocessors + options.max_pages;
+  const int64_t prompt_tiles =
+      options.num_heads * (rows / PromptSchedule::kTileRows + std::min(sequences, rows));
+  const int64_t ints = 8 * (sequences + 4) + 8 * tiles + 2 * 7 * (prompt_tiles + 4) +
+                       2 * (rows + 4) + 16 * kMostMultiprocessors + options.max_pages;
   return ints * static_cast<int64_t>(sizeof(int));
 }
 
@@ -145,15 +149,30 @@ void AttentionTables::describe(std::span<const AttentionSequence> sequences, int
   const int group = options_.num_heads / options_.kv_heads;
   batch_.tile_pairs = attention_tile_pairs(most_rows * group);
 
+  choose_schedules(most_rows, is_padded);
+}
+
+void AttentionTables::choose_schedules(int most_rows, bool is_padded) {
+  const int group = options_.num_heads / options_.kv_heads;
   const bool is_fast = adapters::kHasFlashInfer && is_hopper_ && options_.cp_size == 1 &&
                        options_.dtype == DType::kBF16 && batch_.num_rows > 0;
   has_latent_ = is_fast && is_latent(options_);
   if (has_latent_) latent_ = LatentSchedule::of_device(num_sms_, options_.num_heads, most_rows);
   has_grouped_ = is_fast && is_grouped(options_) && has_adjacent_rows(scheduled_);
+  has_prompts_ = has_grouped_ && !is_padded && most_rows >= PromptSchedule::kFewestRows;
+  if (has_prompts_) {
+    for (ScheduledSequence& sequence : scheduled_) {
+      sequence.is_prompt = sequence.num_rows >= PromptSchedule::kFewestRows;
+    }
+  }
   if (has_grouped_) {
     grouped_ = GroupedSchedule::of_batch(num_sms_, options_.kv_heads, group, options_.page_size,
                                          scheduled_, is_padded);
   }
+  has_self_ = is_fast && !is_padded && options_.self_k_dim == adapters::kSelfKeyDim &&
+              options_.self_v_dim == adapters::kSelfValueDim;
+  prompts_.num_heads = self_.num_heads = options_.num_heads;
+  prompts_.blocks = self_.blocks = num_sms_;
 }
 
 AttentionTables::Tables AttentionTables::place(int* base) const {
@@ -169,6 +188,13 @@ AttentionTables::Tables AttentionTables::place(int* base) const {
   if (has_latent_) tables.latent.place(latent_.count_tiles(scheduled_), table);
   tables.grouped = grouped_;
   if (has_grouped_) tables.grouped.place(scheduled_, table);
+  const auto pieces = [&](PromptSchedule::Keys keys) {
+    return PromptSchedule::count_pieces(options_.num_heads, scheduled_, keys);
+  };
+  tables.prompts = prompts_;
+  if (has_prompts_) tables.prompts.place(pieces(PromptSchedule::Keys::kPages), table);
+  tables.self = self_;
+  if (has_self_) tables.self.place(pieces(PromptSchedule::Keys::kRows), table);
   tables.used = table.used();
   tables.pages = base + tables.used;
   return tables;
@@ -199,6 +225,8 @@ void AttentionTables::fill(std::span<const AttentionSequence> sequences,
   tables.first_tile[batch_.num_sequences] = tile;
   if (has_latent_) tables.latent.fill(scheduled_);
   if (has_grouped_) tables.grouped.fill(scheduled_);
+  if (has_prompts_) tables.prompts.fill(scheduled_, PromptSchedule::Keys::kPages);
+  if (has_self_) tables.self.fill(scheduled_, PromptSchedule::Keys::kRows);
 }
 
 Status AttentionTables::prepare(Stream& stream, std::span<const AttentionSequence> sequences,
@@ -222,6 +250,8 @@ Status AttentionTables::prepare(Stream& stream, std::span<const AttentionSequenc
   batch_.num_tiles = host.first_tile[batch_.num_sequences];
   latent_ = device.latent;
   grouped_ = device.grouped;
+  prompts_ = device.prompts;
+  self_ = device.self;
 
   const int num_pages = host.first_page[batch_.num_sequences];
   const auto bytes = static_cast<size_t>(host.used + num_pages) * sizeof(int);

@@ -41,6 +41,9 @@ struct AttentionTablesOptions {
   DType dtype = DType::kBF16;
   int cp_size = 1;
   int cp_rank = 0;
+  // Of self_attention() on the same sequences; 0 where a model has none.
+  int self_k_dim = 0;
+  int self_v_dim = 0;
 };
 
 // Pairs of a row and a head in a tile, where the largest sequence has `pairs` for each KV head.
@@ -88,6 +91,9 @@ class AttentionTables {
   // How a fast kernel is to cut that batch; null where there is none for it.
   const LatentSchedule* latent() const { return has_latent_ ? &latent_ : nullptr; }
   const GroupedSchedule* grouped() const { return has_grouped_ ? &grouped_ : nullptr; }
+  const PromptSchedule* prompts() const { return has_prompts_ ? &prompts_ : nullptr; }
+  // Whether self_attention() works on the batch.
+  const PromptSchedule* self() const { return has_self_ ? &self_ : nullptr; }
 
  private:
   struct Memory;  // of the device and the host, and when the latter may be written again
@@ -96,6 +102,7 @@ class AttentionTables {
   explicit AttentionTables(const AttentionTablesOptions& options);
 
   void describe(std::span<const AttentionSequence> sequences, int padded_sequences);
+  void choose_schedules(int most_rows, bool is_padded);
   Tables place(int* base) const;
   void fill(std::span<const AttentionSequence> sequences, const Tables& tables) const;
 
@@ -108,6 +115,10 @@ class AttentionTables {
   LatentSchedule latent_;
   bool has_grouped_ = false;
   GroupedSchedule grouped_;
+  bool has_prompts_ = false;
+  PromptSchedule prompts_;
+  bool has_self_ = false;
+  PromptSchedule self_;
   std::unique_ptr<Memory> memory_;
 };
 

@@ -89,8 +89,9 @@ class TestCache {
 
 struct AttentionResult {
   AttentionResult(int64_t rows, const AttentionShape& shape)
-      : out(rows, int64_t{shape.num_heads} * shape.v_dim, 2),
-        lse(rows * shape.num_heads, std::nanf("")) {}
+      : AttentionResult(rows, shape.num_heads, shape.v_dim) {}
+  AttentionResult(int64_t rows, int num_heads, int v_dim)
+      : out(rows, int64_t{num_heads} * v_dim, 2), lse(rows * num_heads, std::nanf("")) {}
 
   TestMatrix out;
   std::vector<float> lse;

@@ -14,6 +14,7 @@
 #include "kernels/permute.h"
 #include "kernels/rope.h"
 #include "kernels/router.h"
+#include "kernels/self_attention.h"
 
 namespace wideep::kernels {
 
@@ -31,6 +32,7 @@ void attention(Stream& stream, const AttentionParams& params);
 void kv_append(Stream& stream, ConstMatrixView rows, std::span<const int64_t> slots,
                const KvCacheView& cache);
 void merge_attention(Stream& stream, const MergeAttentionParams& params);
+void self_attention(Stream& stream, const SelfAttentionParams& params);
 
 void embedding(Stream& stream, ConstMatrixView table, std::span<const int> ids, MatrixView y);
 void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y);

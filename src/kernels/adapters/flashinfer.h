@@ -6,6 +6,7 @@
 #include "kernels/attention.h"
 #include "kernels/attention_schedule.h"
 #include "kernels/attention_tables.h"
+#include "kernels/self_attention.h"
 
 namespace wideep::kernels::adapters {
 
@@ -20,6 +21,8 @@ inline constexpr int kLatentValueDim = 512;
 inline constexpr int kLatentRopeDim = 64;
 inline constexpr int kLatentKeyDim = kLatentValueDim + kLatentRopeDim;
 inline constexpr int kGroupedHeadDim = 128;
+inline constexpr int kSelfKeyDim = 192;
+inline constexpr int kSelfValueDim = 128;
 
 // Whether a call is one of these kernels': everything kBF16, rows aligned to 16 bytes.
 bool takes_latent(const AttentionParams& params);
@@ -28,5 +31,9 @@ bool takes_grouped(const AttentionParams& params);
 // Prefill and decode.
 void latent_attention(Stream& stream, const AttentionParams& params);
 void grouped_attention(Stream& stream, const AttentionParams& params);
+// The part of grouped_attention() that is in tables->prompts().
+void prompt_attention(Stream& stream, const AttentionParams& params);
+
+void self_attention(Stream& stream, const SelfAttentionParams& params);
 
 }  // namespace wideep::kernels::adapters

@@ -5,8 +5,7 @@
 #include <flashinfer/attention/prefill.cuh>
 #include <flashinfer/attention/variants.cuh>
 
-#include "kernels/adapters/flashinfer.h"
-#include "kernels/cuda_device.cuh"
+#include "kernels/adapters/flashinfer_launch.cuh"
 
 namespace wideep::kernels::adapters {
 namespace {
@@ -15,16 +14,16 @@ using Bf16 = __nv_bfloat16;
 using Params = flashinfer::BatchPrefillPagedParams<Bf16, Bf16, Bf16, int>;
 using Variant = flashinfer::DefaultAttention<false, false, false, false>;
 
-bool is_aligned(const void* data) {
-  return reinterpret_cast<uintptr_t>(data) % 16 == 0;
-}
-
-// The kernels' sums are to base 2, and stand at their own least value where no key was seen.
-__global__ void natural_lse_kernel(float* lse, int64_t count) {
-  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= count) return;
-  const float value = lse[i];
-  lse[i] = value <= -flashinfer::math::inf / 2 ? -INFINITY : value * flashinfer::math::loge2;
+// A few blocks for each sequence. The kernels' sums are to base 2, and stand at their own least
+// value where no key was seen.
+__global__ void natural_lse_kernel(AttentionBatch batch, int num_heads, float* lse) {
+  const int64_t begin = int64_t{batch.first_row[blockIdx.x]} * num_heads;
+  const int64_t end = begin + int64_t{batch.rows[blockIdx.x]} * num_heads;
+  const int64_t step = int64_t{gridDim.y} * blockDim.x;
+  for (int64_t i = begin + blockIdx.y * blockDim.x + threadIdx.x; i < end; i += step) {
+    const float value = lse[i];
+    lse[i] = value <= -flashinfer::math::inf / 2 ? -INFINITY : value * flashinfer::math::loge2;
+  }
 }
 
 Params params_of(const AttentionParams& from) {
@@ -56,8 +55,8 @@ Params params_of(const AttentionParams& from) {
 }
 
 template <uint32_t kTilePairs>
-cudaError_t launch(const Params& params, Bf16* partial_out, float* partial_lse,
-                   cudaStream_t stream) {
+cudaError_t launch_tiles(const Params& params, Bf16* partial_out, float* partial_lse,
+                         cudaStream_t stream) {
   return flashinfer::BatchPrefillWithPagedKVCacheDispatched<
       kTilePairs, kGroupedHeadDim, kGroupedHeadDim, flashinfer::PosEncodingMode::kNone, false,
       flashinfer::MaskMode::kCausal, Variant>(params, partial_out, partial_lse, false, stream);
@@ -87,32 +86,26 @@ void grouped_attention(Stream& stream, const AttentionParams& from) {
     partial_lse =
         context.workspace<float>(pairs, pairs * kGroupedHeadDim * int64_t{sizeof(Bf16)}).data();
   }
-  const cudaStream_t handle = stream_of(stream);
-  cudaError_t error = cudaErrorUnknown;
-  try {
+  launch(stream, [&](cudaStream_t handle) {
     switch (schedule.tile_pairs) {
       case 16:
-        error = launch<16>(params, partial_out, partial_lse, handle);
-        break;
+        return launch_tiles<16>(params, partial_out, partial_lse, handle);
       case 64:
-        error = launch<64>(params, partial_out, partial_lse, handle);
-        break;
+        return launch_tiles<64>(params, partial_out, partial_lse, handle);
       default:
-        error = launch<128>(params, partial_out, partial_lse, handle);
+        return launch_tiles<128>(params, partial_out, partial_lse, handle);
     }
-  } catch (const std::exception& exception) {
-    return stream.fail(Status::unavailable(std::string("attention: ") + exception.what()));
-  }
-  if (error != cudaSuccess) {
-    return stream.fail(
-        Status::unavailable(std::string("CUDA: attention: ") + cudaGetErrorString(error)));
-  }
-  if (from.lse != nullptr) {
-    const int64_t count = int64_t{from.tables->batch().num_rows} * from.num_heads;
-    natural_lse_kernel<<<static_cast<unsigned>((count + 255) / 256), 256, 0, handle>>>(from.lse,
-                                                                                       count);
-  }
-  check_launch(stream, "attention");
+  });
+  // After the merge, which writes zeros for the rows of prompts.
+  if (from.tables->prompts() != nullptr) prompt_attention(stream, from);
+  to_natural_lse(stream, from.tables->batch(), from.num_heads, from.lse);
+}
+
+void to_natural_lse(Stream& stream, const AttentionBatch& batch, int num_heads, float* lse) {
+  if (lse == nullptr) return;
+  const dim3 grid(batch.num_sequences, 4);
+  natural_lse_kernel<<<grid, 256, 0, stream_of(stream)>>>(batch, num_heads, lse);
+  check_launch(stream, "attention: its sums");
 }
 
 }  // namespace wideep::kernels::adapters

@@ -3,18 +3,13 @@
 // of a tile in the same launch, which is cooperative.
 #include <flashinfer/attention/mla_hopper.cuh>
 
-#include "kernels/adapters/flashinfer.h"
-#include "kernels/cuda_device.cuh"
+#include "kernels/adapters/flashinfer_launch.cuh"
 
 namespace wideep::kernels::adapters {
 namespace {
 
 using Bf16 = __nv_bfloat16;
 using Params = flashinfer::MLAParams<Bf16, Bf16, Bf16, int>;
-
-bool is_aligned(const void* data) {
-  return reinterpret_cast<uintptr_t>(data) % 16 == 0;
-}
 
 void set_schedule(const LatentSchedule& schedule, Params& params) {
   params.q_indptr = schedule.first_row;
@@ -77,19 +72,11 @@ void latent_attention(Stream& stream, const AttentionParams& from) {
   params.return_lse_base_on_e = true;
   set_schedule(schedule, params);
   set_strides(from, params);
-  cudaError_t error = cudaErrorUnknown;
-  try {
-    error = flashinfer::mla::BatchMLAPageAttentionHopper<flashinfer::MaskMode::kCausal,
-                                                         kLatentValueDim, kLatentRopeDim>(
-        params, schedule.blocks_of_group, schedule.groups, stream_of(stream));
-  } catch (const std::exception& exception) {
-    return stream.fail(Status::unavailable(std::string("attention: ") + exception.what()));
-  }
-  if (error != cudaSuccess) {
-    return stream.fail(
-        Status::unavailable(std::string("CUDA: attention: ") + cudaGetErrorString(error)));
-  }
-  check_launch(stream, "attention");
+  launch(stream, [&](cudaStream_t handle) {
+    return flashinfer::mla::BatchMLAPageAttentionHopper<flashinfer::MaskMode::kCausal,
+                                                        kLatentValueDim, kLatentRopeDim>(
+        params, schedule.blocks_of_group, schedule.groups, handle);
+  });
 }
 
 }  // namespace wideep::kernels::adapters
