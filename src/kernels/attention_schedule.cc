@@ -17,7 +17,7 @@ int64_t ceil_div(int64_t a, int64_t b) {
 // What a piece costs beside its keys, in blocks of keys: its queries come in, its results go out.
 constexpr int64_t kPieceCost = 2;
 // A piece is no smaller, and a share may grow by so much rather than that less is cut off.
-constexpr int64_t kSmallestPiece = 4;
+constexpr int64_t kSmallestPiece = 2;
 
 struct LatentTile {
   const ScheduledSequence* sequence = nullptr;
