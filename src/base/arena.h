@@ -24,8 +24,8 @@ class Arena {
   static constexpr int64_t padded(int64_t bytes) {
     return (bytes + kAlignment - 1) / kAlignment * kAlignment;
   }
-  static constexpr int64_t matrix_bytes(int64_t rows, int64_t columns) {
-    return padded(rows * columns * static_cast<int64_t>(sizeof(float)));
+  static constexpr int64_t matrix_bytes(int64_t rows, int64_t columns, DType dtype = DType::kF32) {
+    return padded(rows * columns * dtype_size(dtype));
   }
 
   template <typename T>
@@ -36,8 +36,9 @@ class Arena {
     used_ += bytes;
     return {data, static_cast<size_t>(count)};
   }
-  MatrixView matrix(int64_t rows, int64_t columns) {
-    return matrix_view(take<float>(rows * columns).data(), rows, columns);
+  MatrixView matrix(int64_t rows, int64_t columns, DType dtype = DType::kF32) {
+    std::byte* data = take<std::byte>(rows * columns * dtype_size(dtype)).data();
+    return {data, dtype, rows, columns, columns};
   }
 
   // What is taken after a scope began is given back when it ends.

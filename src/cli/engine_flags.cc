@@ -25,9 +25,22 @@ namespace {
 // The embedded model, from the working directory or from where this program was built.
 constexpr const char* kEmbeddedModel = "models/dsv3-tiny";
 
-DType dtype_of(const std::string& name, const ModelConfig& model) {
-  if (name == "auto") return model.type == ModelType::kFp32 ? DType::kF32 : DType::kBF16;
-  return name == "fp32" ? DType::kF32 : DType::kBF16;
+Result<DType> choose_dtype(const std::string& name, const ModelConfig& model,
+                           engine::DeviceKind device) {
+  const bool on_gpu = device == engine::DeviceKind::kCuda;
+  if (name == "fp32") return DType::kF32;
+  if (name == "bf16") return DType::kBF16;
+  if (name == "fp8") {
+    if (on_gpu) return DType::kF8E4M3;
+    return Status::invalid_input("--dtype fp8: needs a GPU; the CPU computes in bf16 or fp32");
+  }
+  if (model.type == ModelType::kFp32) return DType::kF32;
+  return on_gpu && model.fp8_block ? DType::kF8E4M3 : DType::kBF16;
+}
+
+const char* dtype_text(DType dtype) {
+  if (dtype == DType::kF32) return "fp32";
+  return dtype == DType::kBF16 ? "bf16" : "fp8";
 }
 
 // Where the ranks come from. A world of MPI must be made before anything can fail, or a process
@@ -79,7 +92,7 @@ std::string layout_text(const EngineConfig& engine, const engine::Llm& llm) {
 
 void show_plan(const EngineJob& job, const engine::Llm& llm, double seconds) {
   fmt::print(stderr, "{} from {}:{}, {}, ready in {:.2f} s\n{}", job.model.architecture, job.folder,
-             layout_text(job.engine, llm), job.dtype == DType::kF32 ? "fp32" : "bf16", seconds,
+             layout_text(job.engine, llm), dtype_text(job.dtype), seconds,
              engine::describe(llm.memory_plan()));
   if (llm.wide_ep() != nullptr) fmt::print(stderr, "{}", moe::describe(*llm.wide_ep()));
 }
@@ -109,6 +122,7 @@ Status run_engine_rank(const EngineJob& job, ThreadPool& pool, const EngineRun& 
                              .model = job.model,
                              .engine = job.engine,
                              .dtype = job.dtype,
+                             .device = job.device,
                              .pool = &pool,
                              .on_read_planned = {},
                              .on_read = {},
@@ -201,10 +215,18 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
   command.add_option("--config,--extra_llm_api_options", flags.config,
                      "Configuration (YAML); flags go over it");
   command
-      .add_option("--dtype", flags.dtype,
-                  "Arithmetic of linear weights, and KV cache: auto | bf16 | fp32; auto: fp32 for "
-                  "models in fp32, else bf16")
-      ->check(CLI::IsMember({"auto", "bf16", "fp32"}));
+      .add_option(
+          "--dtype", flags.dtype,
+          "Arithmetic of linear weights, and KV cache: auto | fp8 | bf16 | fp32; auto: fp32 "
+          "for models in fp32, fp8 on GPUs for checkpoints in FP8, else bf16. The KV cache "
+          "is bf16 with fp8")
+      ->check(CLI::IsMember({"auto", "fp8", "bf16", "fp32"}));
+  command
+      .add_option(
+          "--device", flags.device,
+          "Where to compute: cpu, cuda, or auto: cuda where there is a GPU, but cpu for backend "
+          "WideEP")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   command
       .add_option("--world", flags.world,
                   "Ranks: local (threads of this process), mpi (processes of mpirun), or auto: mpi "
@@ -223,7 +245,9 @@ Result<EngineJob> read_engine_job(const EngineFlags& flags) {
   ASSIGN_OR_RETURN(job.model, read_model_config(job.folder));
   ASSIGN_OR_RETURN(job.engine, load_engine_config(flags.config, flags.overrides, &job.model));
   RETURN_IF_ERROR(engine::check_engine_can(job.engine));
-  job.dtype = dtype_of(flags.dtype, job.model);
+  const bool needs_cpu = job.engine.moe.backend == MoeBackend::kWideEp && flags.device == "auto";
+  ASSIGN_OR_RETURN(job.device, engine::choose_device(needs_cpu ? "cpu" : flags.device));
+  ASSIGN_OR_RETURN(job.dtype, choose_dtype(flags.dtype, job.model, job.device));
   ASSIGN_OR_RETURN(job.statistics, engine::statistics_from_environment());
   return job;
 }

@@ -22,6 +22,7 @@ struct EngineFlags {
   std::string model_path;  // the folder, where `model` is only a name
   std::string config;      // YAML file
   std::string dtype = "auto";
+  std::string device = "auto";
   std::string world = "auto";
   std::optional<int> dp;  // replicas
   int threads = 0;        // of this process; 0: its cores
@@ -47,6 +48,7 @@ struct EngineJob {
   ModelConfig model;
   EngineConfig engine;
   DType dtype = DType::kBF16;
+  engine::DeviceKind device = engine::DeviceKind::kCpu;
   std::optional<engine::StatisticsOptions> statistics;  // from the environment of this process
 };
 

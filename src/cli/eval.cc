@@ -51,6 +51,7 @@ Status eval_rank(const EvalFlags& flags, const EngineJob& job,
   evaluation.model = job.model;
   evaluation.engine = job.engine;
   evaluation.dtype = job.dtype;
+  evaluation.device = job.device;
   evaluation.rope_frequency_dtype = rope_dtype(flags, job.model);
   evaluation.num_greedy = flags.greedy;
   ASSIGN_OR_RETURN(const std::vector<engine::Evaluation> results,

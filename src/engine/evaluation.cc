@@ -13,6 +13,7 @@
 #include "config/mapping.h"
 #include "dist/groups.h"
 #include "engine/dp_exchange.h"
+#include "kernels/transfer.h"
 #include "models/model.h"
 #include "models/weight_source.h"
 
@@ -83,14 +84,14 @@ std::vector<int> largest(std::span<const float> logits, int count) {
 class Evaluator : public models::RoutingObserver {
  public:
   Evaluator(const EvaluationJob& job, models::Model& model, const dist::Groups& groups,
-            std::span<const EvaluationPrompt> prompts)
-      : job_(job), model_(model), groups_(groups), prompts_(prompts) {}
+            std::span<const EvaluationPrompt> prompts, Stream& stream)
+      : job_(job), model_(model), groups_(groups), prompts_(prompts), stream_(stream) {}
 
   Result<std::vector<Evaluation>> run() {
     RETURN_IF_ERROR(allocate());
-    model_.add_routing_observer(*this);
+    if (job_.records_routing) model_.add_routing_observer(*this);
     const Status status = run_prompts();
-    model_.remove_routing_observer(*this);
+    if (job_.records_routing) model_.remove_routing_observer(*this);
     RETURN_IF_ERROR(status);
     return gather();
   }
@@ -125,10 +126,13 @@ class Evaluator : public models::RoutingObserver {
     pages_.resize(num_pages);
     std::iota(pages_.begin(), pages_.end(), 0);
     const int64_t kv_bytes = model_.kv_spec().bytes_per_token() * num_pages * kPageSize;
-    ASSIGN_OR_RETURN(kv_, Buffer::allocate(kv_bytes));
-    model_.set_kv_memory({kv_.data(), num_pages, kPageSize});
+    const MemorySpace space = kernels::space_of(stream_);
+    ASSIGN_OR_RETURN(kv_, Buffer::allocate(kv_bytes, space));
+    RETURN_IF_ERROR(model_.set_kv_memory({kv_.data(), num_pages, kPageSize}));
     const int64_t columns = job_.model.vocab_size;
-    ASSIGN_OR_RETURN(logits_, Buffer::allocate(chunk_tokens() * columns * sizeof(float)));
+    const auto logits_bytes = chunk_tokens() * columns * static_cast<int64_t>(sizeof(float));
+    ASSIGN_OR_RETURN(device_logits_, Buffer::allocate(logits_bytes, space));
+    ASSIGN_OR_RETURN(logits_, Buffer::allocate(logits_bytes));
     // With attention DP the ranks of the tp group take turns.
     stride_ = is_attention_dp() ? groups_.tp->size() : 1;
     current_ = is_attention_dp() ? groups_.tp->rank() : 0;
@@ -164,11 +168,14 @@ class Evaluator : public models::RoutingObserver {
       } else if (rows == 0) {
         break;
       }
-      const MatrixView logits =
-          matrix_view(logits_.span<float>(int64_t{rows} * job_.model.vocab_size).data(), rows,
-                      job_.model.vocab_size);
-      RETURN_IF_ERROR(model_.forward(batch, logits));
-      if (rows > 0) RETURN_IF_ERROR(take(logits));
+      const int64_t columns = job_.model.vocab_size;
+      RETURN_IF_ERROR(
+          model_.forward(batch, matrix_view(device_logits_.as<float>(), rows, columns)));
+      kernels::fetch_bytes(
+          stream_, std::as_bytes(device_logits_.span<float>(has_logits() ? rows * columns : 0)),
+          logits_.data());
+      RETURN_IF_ERROR(stream_.status());
+      if (rows > 0) RETURN_IF_ERROR(take(matrix_view(logits_.as<float>(), rows, columns)));
     }
     return Status::ok();
   }
@@ -260,7 +267,9 @@ class Evaluator : public models::RoutingObserver {
   models::Model& model_;
   const dist::Groups& groups_;
   const std::span<const EvaluationPrompt> prompts_;
+  Stream& stream_;
   Buffer kv_;
+  Buffer device_logits_;  // of the stream's device
   Buffer logits_;
   std::vector<int> pages_;
   std::vector<Evaluation> results_;
@@ -339,11 +348,11 @@ Result<std::vector<Evaluation>> evaluate(const EvaluationJob& job,
   options.groups = &groups;
   options.source = source.get();
   options.weight_dtype = job.dtype;
-  options.kv_dtype = job.dtype;
+  options.kv_dtype = models::unquantized(job.dtype);
   options.rope_frequency_dtype = job.rope_frequency_dtype;
-  Stream stream(pool);
-  ASSIGN_OR_RETURN(const auto model, models::Model::create(stream, options));
-  return Evaluator(job, *model, groups, prompts).run();
+  ASSIGN_OR_RETURN(const auto device, RankDevice::open(job.device, pool, world));
+  ASSIGN_OR_RETURN(const auto model, models::Model::create(device->stream(), options));
+  return Evaluator(job, *model, groups, prompts, device->stream()).run();
 }
 
 }  // namespace wideep::engine

@@ -16,6 +16,7 @@
 #include "config/engine_config.h"
 #include "config/model_config.h"
 #include "dist/communicator.h"
+#include "engine/rank_device.h"
 
 namespace wideep::engine {
 
@@ -46,7 +47,10 @@ struct EvaluationJob {
   std::string folder;  // of the model
   ModelConfig model;   // its config.json
   EngineConfig engine;
-  DType dtype = DType::kF32;                 // of linear weights and KV cache
+  DType dtype = DType::kF32;  // of linear weights and KV cache
+  DeviceKind device = DeviceKind::kCpu;
+  // Off: results have no routed experts, and decode steps may run as graphs.
+  bool records_routing = true;
   DType rope_frequency_dtype = DType::kF32;  // see ModelOptions
   int num_greedy = 0;                        // next tokens after each prompt
 };

@@ -26,7 +26,10 @@ class HashModel : public models::Model {
     return {.num_layers = kLayers, .kv_heads = 1, .row_dim = 2, .dtype = DType::kF32};
   }
   models::ModelMemory memory() const override { return {}; }
-  void set_kv_memory(const models::KvMemory& memory) override { memory_ = memory; }
+  Status set_kv_memory(const models::KvMemory& memory) override {
+    memory_ = memory;
+    return Status::ok();
+  }
   void add_routing_observer(models::RoutingObserver&) override {}
   void remove_routing_observer(models::RoutingObserver&) override {}
   moe::WideEp* wide_ep() override { return nullptr; }

@@ -8,7 +8,6 @@
 
 #include "base/check.h"
 #include "base/file.h"
-#include "dist/hosts.h"
 #include "tokenizer/stream_decoder.h"
 
 namespace wideep::engine {
@@ -66,22 +65,19 @@ Status check_engine_can(const EngineConfig& config) {
 }
 
 Llm::Llm(LlmOptions options, Mapping mapping)
-    : options_(std::move(options)), mapping_(std::move(mapping)), stream_(*options_.pool) {}
+    : options_(std::move(options)), mapping_(std::move(mapping)) {}
 
 Result<std::unique_ptr<Llm>> Llm::create(LlmOptions options, dist::Communicator& world) {
   CHECK(options.pool != nullptr);
-  CHECK(options.dtype == DType::kBF16 || options.dtype == DType::kF32);
   RETURN_IF_ERROR(check_engine_can(options.engine));
   ASSIGN_OR_RETURN(Mapping mapping, Mapping::create(options.engine.parallel));
   auto llm = std::unique_ptr<Llm>(new Llm(std::move(options), std::move(mapping)));
   ASSIGN_OR_RETURN(llm->groups_, dist::make_groups(llm->mapping_, world));
-  ASSIGN_OR_RETURN(int64_t available, available_memory());
-  // Nobody loads before everybody has looked.
-  ASSIGN_OR_RETURN(const std::unique_ptr<dist::Communicator> sharers, dist::split_by_host(world));
-  available /= sharers->size();
+  ASSIGN_OR_RETURN(llm->device_,
+                   RankDevice::open(llm->options_.device, *llm->options_.pool, world));
   RETURN_IF_ERROR(llm->load_tokenizer());
   RETURN_IF_ERROR(llm->load_model());
-  RETURN_IF_ERROR(llm->plan_memory(available, world));
+  RETURN_IF_ERROR(llm->plan_memory(world));
   RETURN_IF_ERROR(llm->make_recorder(world));
   RETURN_IF_ERROR(llm->make_replica());
   return llm;
@@ -105,15 +101,16 @@ Status Llm::load_model() {
     ASSIGN_OR_RETURN(
         source, models::open_checkpoint_weights(options_.folder, options_.model, options_.on_read));
   }
-  ASSIGN_OR_RETURN(model_,
-                   models::Model::create(stream_, {.config = &options_.model,
-                                                   .engine = &options_.engine,
-                                                   .mapping = &mapping_,
-                                                   .groups = &groups_,
-                                                   .source = source.get(),
-                                                   .on_read_planned = options_.on_read_planned,
-                                                   .weight_dtype = options_.dtype,
-                                                   .kv_dtype = options_.dtype}));
+  ASSIGN_OR_RETURN(model_, models::Model::create(device_->stream(),
+                                                 {.config = &options_.model,
+                                                  .engine = &options_.engine,
+                                                  .mapping = &mapping_,
+                                                  .groups = &groups_,
+                                                  .source = source.get(),
+                                                  .on_read_planned = options_.on_read_planned,
+                                                  .weight_dtype = options_.dtype,
+                                                  .kv_dtype = models::unquantized(options_.dtype),
+                                                  .available_bytes = device_->available_bytes()}));
   return Status::ok();
 }
 
@@ -121,13 +118,13 @@ int Llm::max_seq_len() const {
   return options_.engine.max_seq_len.value_or(options_.model.max_position_embeddings);
 }
 
-Status Llm::plan_memory(int64_t available, dist::Communicator& world) {
+Status Llm::plan_memory(dist::Communicator& world) {
   const EngineConfig& engine = options_.engine;
   const models::ModelMemory memory = model_->memory();
   ASSIGN_OR_RETURN(
       memory_plan_,
       engine::plan_memory(
-          {.available_bytes = available,
+          {.available_bytes = device_->available_bytes(),
            .weight_bytes = memory.weights,
            .activation_bytes = memory.activations + logits_bytes(engine, options_.model),
            .kv_bytes_per_token = model_->kv_spec().bytes_per_token(),
@@ -176,7 +173,7 @@ Status Llm::make_replica() {
   ReplicaOptions options{
       .model = model_.get(),
       .groups = &groups_,
-      .stream = &stream_,
+      .stream = &device_->stream(),
       .attention_dp = engine.parallel.enable_attention_dp,
       .vocab_size = options_.model.vocab_size,
       .page_size = engine.kv_cache.tokens_per_block,

@@ -20,7 +20,6 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
-#include "base/stream.h"
 #include "base/thread_pool.h"
 #include "config/engine_config.h"
 #include "config/mapping.h"
@@ -28,6 +27,7 @@
 #include "dist/communicator.h"
 #include "dist/groups.h"
 #include "engine/memory_plan.h"
+#include "engine/rank_device.h"
 #include "engine/replica.h"
 #include "engine/request.h"
 #include "engine/request_queue.h"
@@ -43,7 +43,9 @@ struct LlmOptions {
   std::string folder;  // of the model
   ModelConfig model;   // its config.json
   EngineConfig engine;
-  DType dtype = DType::kBF16;  // of linear weights and KV cache: kBF16 or kF32
+  // Of linear weights, see ModelOptions. The KV cache is kF32 with kF32, else kBF16.
+  DType dtype = DType::kBF16;
+  DeviceKind device = DeviceKind::kCpu;
   ThreadPool* pool = nullptr;  // shared by the ranks of a process; outlives the Llm
   // Before weights are read, with the bytes that this rank reads in all; then after each read.
   std::function<void(int64_t bytes)> on_read_planned = {};
@@ -90,14 +92,14 @@ class Llm {
 
   Status load_tokenizer();
   Status load_model();
-  Status plan_memory(int64_t available, dist::Communicator& world);
+  Status plan_memory(dist::Communicator& world);
   Status make_recorder(dist::Communicator& world);
   Status make_replica();
   int max_seq_len() const;
 
   LlmOptions options_;
   Mapping mapping_;
-  Stream stream_;
+  std::unique_ptr<RankDevice> device_;
   dist::Groups groups_;
   std::optional<tokenizer::Tokenizer> tokenizer_;
   std::vector<int> eos_token_ids_;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <exception>
 #include <numeric>
 #include <optional>
@@ -14,6 +13,7 @@
 #include "base/check.h"
 #include "engine/dp_exchange.h"
 #include "kernels/sampling.h"
+#include "kernels/transfer.h"
 
 namespace wideep::engine {
 namespace {
@@ -32,11 +32,13 @@ Result<std::unique_ptr<Replica>> Replica::create(ReplicaOptions options) {
   CHECK_EQ(options.page_size * options.groups->cp->size(), options.scheduler.kv_cache.page_tokens);
   const models::KvSpec spec = options.model->kv_spec();
   const int num_pages = options.scheduler.kv_cache.num_pages;
+  const MemorySpace space = kernels::space_of(*options.stream);
   ASSIGN_OR_RETURN(Buffer kv_memory,
-                   Buffer::allocate(spec.bytes_per_token() * options.page_size * num_pages));
+                   Buffer::allocate(spec.bytes_per_token() * options.page_size * num_pages, space));
   ASSIGN_OR_RETURN(Buffer logits,
                    Buffer::allocate(int64_t{options.scheduler.max_batch_size} * options.vocab_size *
-                                    static_cast<int64_t>(sizeof(float))));
+                                        static_cast<int64_t>(sizeof(float)),
+                                    space));
   auto replica = std::unique_ptr<Replica>(new Replica(std::move(options)));
   replica->kv_spec_ = spec;
   replica->kv_memory_ = std::move(kv_memory);
@@ -44,8 +46,8 @@ Result<std::unique_ptr<Replica>> Replica::create(ReplicaOptions options) {
   // Loads are only kept for who asks.
   moe::WideEp* wide_ep = replica->options_.model->wide_ep();
   if (replica->options_.on_iteration && wide_ep != nullptr) wide_ep->observe();
-  replica->options_.model->set_kv_memory(
-      {replica->kv_memory_.data(), num_pages, replica->options_.page_size});
+  RETURN_IF_ERROR(replica->options_.model->set_kv_memory(
+      {replica->kv_memory_.data(), num_pages, replica->options_.page_size}));
   return replica;
 }
 
@@ -201,8 +203,9 @@ void Replica::copy_pages(std::span<const PageCopy> copies) {
     if (count == 0) continue;
     for (int layer = 0; layer < kv_spec_.num_layers; ++layer) {
       std::byte* base = kv_memory_.data() + layer * layer_bytes;
-      std::memcpy(base + copy.to * page_bytes, base + copy.from * page_bytes,
-                  static_cast<size_t>(count * token_bytes));
+      kernels::copy_bytes(*options_.stream,
+                          {base + copy.from * page_bytes, static_cast<size_t>(count * token_bytes)},
+                          base + copy.to * page_bytes);
     }
   }
 }
@@ -220,6 +223,7 @@ Status Replica::sample(const Iteration& iteration) {
     const ConstMatrixView logits = matrix_view(reinterpret_cast<const float*>(logits_.data()),
                                                iteration.num_wanted, options_.vocab_size);
     kernels::sample(*options_.stream, logits, sample_requests_, tokens_);
+    RETURN_IF_ERROR(options_.stream->status());
   }
   if (last_stage == 0) return Status::ok();
   return groups_.pp->broadcast(std::as_writable_bytes(std::span(tokens_)), last_stage);

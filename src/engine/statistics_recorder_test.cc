@@ -39,7 +39,7 @@ class ObservedModel : public models::Model {
  public:
   models::KvSpec kv_spec() const override { return {}; }
   models::ModelMemory memory() const override { return {}; }
-  void set_kv_memory(const models::KvMemory&) override {}
+  Status set_kv_memory(const models::KvMemory&) override { return Status::ok(); }
   moe::WideEp* wide_ep() override { return nullptr; }
   void add_routing_observer(models::RoutingObserver& observer) override { list_.add(observer); }
   void remove_routing_observer(models::RoutingObserver& observer) override {

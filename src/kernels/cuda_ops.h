@@ -12,6 +12,7 @@
 #include "kernels/linear.h"
 #include "kernels/norm.h"
 #include "kernels/permute.h"
+#include "kernels/position_factors.h"
 #include "kernels/rope.h"
 #include "kernels/router.h"
 #include "kernels/self_attention.h"
@@ -48,6 +49,7 @@ void head_linear(Stream& stream, const HeadLinearParams& params);
 
 void rms_norm(Stream& stream, const RmsNormParams& params);
 void add_rms_norm(Stream& stream, const AddRmsNormParams& params);
+void position_factors(Stream& stream, const PositionFactorsParams& params);
 
 void make_permutation(Stream& stream, const PermutationParams& params);
 void gather_rows(Stream& stream, const GatherRowsParams& params);

@@ -40,6 +40,7 @@ class Attention {
   virtual Status forward(const ForwardPass& pass, ConstMatrixView x,
                          const kernels::KvCacheView& cache, MatrixView y) const = 0;
 
+  virtual int num_heads() const = 0;
   // The layout of the cache: all but data, dtype and page_size.
   virtual kernels::KvCacheView cache_layout() const = 0;
   // Most that forward() takes of the arena for a batch of max_rows.

@@ -13,6 +13,7 @@ kernels::AttentionParams kernel_params(const ForwardPass& pass, const kernels::K
   result.num_heads = params.num_heads;
   result.cache = cache;
   result.sequences = pass.sequences;
+  result.tables = pass.attention_tables;
   result.scale = params.scale;
   result.chunk_size = params.chunk_size;
   result.out = params.out;
@@ -21,34 +22,31 @@ kernels::AttentionParams kernel_params(const ForwardPass& pass, const kernels::K
 
 // Rows of all ranks of the cp group, in order. `own` has adjacent rows.
 Result<ConstMatrixView> gather_rows(const ForwardPass& pass, ConstMatrixView own) {
-  CHECK(own.stride == own.columns);
-  const MatrixView all = pass.arena->matrix(pass.num_rows, own.columns);
-  const int64_t row_bytes = own.columns * static_cast<int64_t>(sizeof(float));
+  const MatrixView all = pass.matrix(pass.num_rows, own.columns);
   std::vector<int64_t> sizes;
-  for (const int64_t rows : pass.cp_rows) sizes.push_back(rows * row_bytes);
-  RETURN_IF_ERROR(pass.cp->all_gather_v({own.data, static_cast<size_t>(own.rows * row_bytes)},
-                                        sizes,
-                                        {all.data, static_cast<size_t>(all.rows * row_bytes)}));
+  for (const int64_t rows : pass.cp_rows) {
+    sizes.push_back(rows * own.columns * dtype_size(own.dtype));
+  }
+  RETURN_IF_ERROR(
+      pass.cp->all_gather_v(dist::bytes_of(own), sizes, dist::writable_bytes_of(all)));
   return ConstMatrixView(all);
 }
 
 // Sends every rank of the cp group its rows of `all` and returns what came: the own rows as each
-// rank computed them, [cp][own rows, columns].
-Result<std::vector<const float*>> exchange_rows(const ForwardPass& pass, std::span<float> all,
-                                                int64_t columns) {
-  const int64_t own = pass.own_rows() * columns;
-  const std::span<float> received = pass.arena->take<float>(own * pass.cp->size());
+// rank computed them, [cp] of [own rows, columns].
+Result<std::vector<ConstMatrixView>> exchange_rows(const ForwardPass& pass, ConstMatrixView all) {
+  const int64_t row_bytes = all.columns * dtype_size(all.dtype);
+  const MatrixView received = pass.arena->matrix(int64_t{pass.own_rows()} * pass.cp->size(),
+                                                 all.columns, all.dtype);
   std::vector<int64_t> send_sizes;
   const std::vector<int64_t> receive_sizes(static_cast<size_t>(pass.cp->size()),
-                                           own * int64_t{sizeof(float)});
-  for (const int64_t rows : pass.cp_rows) {
-    send_sizes.push_back(rows * columns * int64_t{sizeof(float)});
-  }
-  RETURN_IF_ERROR(pass.cp->all_to_all_v(std::as_bytes(all), send_sizes,
-                                        std::as_writable_bytes(received), receive_sizes));
-  std::vector<const float*> parts;
+                                           pass.own_rows() * row_bytes);
+  for (const int64_t rows : pass.cp_rows) send_sizes.push_back(rows * row_bytes);
+  RETURN_IF_ERROR(pass.cp->all_to_all_v(dist::bytes_of(all), send_sizes,
+                                        dist::writable_bytes_of(received), receive_sizes));
+  std::vector<ConstMatrixView> parts;
   for (int rank = 0; rank < pass.cp->size(); ++rank) {
-    parts.push_back(received.data() + rank * own);
+    parts.push_back(received.row_range(int64_t{rank} * pass.own_rows(), pass.own_rows()));
   }
   return parts;
 }
@@ -64,21 +62,17 @@ Status attend_with_cp(const ForwardPass& pass, const kernels::KvCacheView& cache
   attention.q = q;
   attention.cp_size = pass.cp->size();
   attention.cp_rank = pass.cp->rank();
-  const int64_t out_columns = int64_t{params.num_heads} * cache.v_dim;
-  const std::span<float> out = pass.arena->take<float>(pass.num_rows * out_columns);
-  const std::span<float> lse = pass.arena->take<float>(int64_t{pass.num_rows} * params.num_heads);
-  attention.out = matrix_view(out.data(), pass.num_rows, out_columns);
-  attention.lse = lse.data();
+  const MatrixView out = pass.matrix(pass.num_rows, int64_t{params.num_heads} * cache.v_dim);
+  const MatrixView lse = pass.arena->matrix(pass.num_rows, params.num_heads);
+  attention.out = out;
+  attention.lse = lse.row<float>(0);
   kernels::attention(*pass.stream, attention);
 
-  ASSIGN_OR_RETURN(const std::vector<const float*> outs, exchange_rows(pass, out, out_columns));
-  ASSIGN_OR_RETURN(const std::vector<const float*> lses,
-                   exchange_rows(pass, lse, params.num_heads));
-  std::vector<ConstMatrixView> parts;
-  for (const float* part : outs) {
-    parts.push_back(matrix_view(part, pass.own_rows(), out_columns));
-  }
-  kernels::merge_attention(*pass.stream, {parts, lses, params.num_heads, params.out});
+  ASSIGN_OR_RETURN(const std::vector<ConstMatrixView> outs, exchange_rows(pass, out));
+  ASSIGN_OR_RETURN(const std::vector<ConstMatrixView> lses, exchange_rows(pass, lse));
+  std::vector<const float*> part_lses;
+  for (const ConstMatrixView& part : lses) part_lses.push_back(part.row<float>(0));
+  kernels::merge_attention(*pass.stream, {outs, part_lses, params.num_heads, params.out});
   return Status::ok();
 }
 

@@ -7,6 +7,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/heads.h"
 #include "kernels/linear.h"
+#include "kernels/position_factors.h"
 #include "kernels/rope.h"
 #include "models/attention_core.h"
 
@@ -25,6 +26,7 @@ class GqaAttention : public Attention {
 
   Status forward(const ForwardPass& pass, ConstMatrixView x, const kernels::KvCacheView& cache,
                  MatrixView y) const override;
+  int num_heads() const override { return num_heads_; }
   kernels::KvCacheView cache_layout() const override;
   int64_t scratch_bytes(int max_rows, int cp) const override;
 
@@ -55,11 +57,11 @@ class GqaAttention : public Attention {
   const kernels::PackedWeight* q_proj_ = nullptr;
   const kernels::PackedWeight* kv_proj_ = nullptr;  // for each KV head its key rows, its value rows
   const kernels::PackedWeight* o_proj_ = nullptr;
-  const std::vector<float>* o_bias_ = nullptr;  // on the first rank of the tp group
-  const std::vector<float>* q_bias_ = nullptr;
-  std::vector<const std::vector<float>*> kv_bias_;  // [kv_heads * 2]: key, value
-  const std::vector<float>* q_norm_ = nullptr;
-  const std::vector<float>* k_norm_ = nullptr;
+  const std::span<const float>* o_bias_ = nullptr;  // on the first rank of the tp group
+  const std::span<const float>* q_bias_ = nullptr;
+  std::vector<const std::span<const float>*> kv_bias_;  // [kv_heads * 2]: key, value
+  const std::span<const float>* q_norm_ = nullptr;
+  const std::span<const float>* k_norm_ = nullptr;
 };
 
 GqaAttention::GqaAttention(const AttentionOptions& options, WeightStore& store)
@@ -162,11 +164,9 @@ void GqaAttention::norm(const ForwardPass& pass, MatrixView q, MatrixView kv) co
 void GqaAttention::scale_temperature(const ForwardPass& pass, MatrixView q) const {
   const Arena::Scope scope(*pass.arena);
   const std::span<float> factors = pass.arena->take<float>(pass.own_rows());
-  for (int row = 0; row < pass.own_rows(); ++row) {
-    const double position = pass.positions[pass.own_begin + row];
-    factors[row] =
-        static_cast<float>(std::log1p(std::floor((position + 1) / floor_scale_)) * attn_scale_ + 1);
-  }
+  kernels::position_factors(
+      *pass.stream, {pass.positions.subspan(pass.own_begin, pass.own_rows()), floor_scale_,
+                     attn_scale_, factors});
   kernels::scale_rows(*pass.stream, factors, q);
 }
 
@@ -192,15 +192,15 @@ Status GqaAttention::forward(const ForwardPass& pass, ConstMatrixView x,
                              const kernels::KvCacheView& cache, MatrixView y) const {
   const Arena::Scope scope(*pass.arena);
   const int64_t columns = int64_t{num_heads_} * head_dim_;
-  const MatrixView q = pass.arena->matrix(pass.own_rows(), columns);
-  const MatrixView kv = pass.arena->matrix(pass.own_rows(), cache.token_elements());
+  const MatrixView q = pass.matrix(pass.own_rows(), columns);
+  const MatrixView kv = pass.matrix(pass.own_rows(), cache.token_elements());
   project(pass, x, q, kv);
   if (qk_norm_ == QkNorm::kBeforeRope) norm(pass, q, kv);
   position(pass, q, kv);
   if (qk_norm_ == QkNorm::kAfterRope) norm(pass, q, kv);
   if (tunes_temperature_) scale_temperature(pass, q);
 
-  const MatrixView out = pass.arena->matrix(pass.own_rows(), columns);
+  const MatrixView out = pass.matrix(pass.own_rows(), columns);
   AttendParams params;
   params.q = q;
   params.kv = kv;

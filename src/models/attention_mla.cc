@@ -12,6 +12,7 @@
 #include "kernels/rope.h"
 #include "models/attention_core.h"
 #include "models/rope_frequencies.h"
+#include "models/weight_type.h"
 
 namespace wideep::models {
 namespace {
@@ -26,6 +27,7 @@ class MlaAttention : public Attention {
 
   Status forward(const ForwardPass& pass, ConstMatrixView x, const kernels::KvCacheView& cache,
                  MatrixView y) const override;
+  int num_heads() const override { return num_heads_; }
   kernels::KvCacheView cache_layout() const override;
   int64_t scratch_bytes(int max_rows, int cp) const override;
 
@@ -52,11 +54,11 @@ class MlaAttention : public Attention {
   const kernels::PackedWeight* o_proj_ = nullptr;
   const std::vector<kernels::PackedWeight>* uk_ = nullptr;  // [heads] of [kv_lora, nope]
   const std::vector<kernels::PackedWeight>* uv_ = nullptr;  // [heads] of [v, kv_lora]
-  const std::vector<float>* q_a_bias_ = nullptr;
-  const std::vector<float>* kv_a_bias_ = nullptr;
-  const std::vector<float>* o_bias_ = nullptr;  // on the first rank of the tp group
-  const std::vector<float>* q_norm_ = nullptr;
-  const std::vector<float>* kv_norm_ = nullptr;
+  const std::span<const float>* q_a_bias_ = nullptr;
+  const std::span<const float>* kv_a_bias_ = nullptr;
+  const std::span<const float>* o_bias_ = nullptr;  // on the first rank of the tp group
+  const std::span<const float>* q_norm_ = nullptr;
+  const std::span<const float>* kv_norm_ = nullptr;
 };
 
 // The epsilon of the latents' norms is the reference class's default, not the model's.
@@ -134,8 +136,8 @@ void MlaAttention::plan_absorbed(const AttentionOptions& options, WeightStore& s
     uv.column_end = mla_.kv_lora_rank;
     uvs.push_back({uv});
   }
-  uk_ = &store.add_linear_group(std::move(uks), options.weight_dtype);
-  uv_ = &store.add_linear_group(std::move(uvs), options.weight_dtype);
+  uk_ = &store.add_linear_group(std::move(uks), unquantized(options.weight_dtype));
+  uv_ = &store.add_linear_group(std::move(uvs), unquantized(options.weight_dtype));
 }
 
 kernels::KvCacheView MlaAttention::cache_layout() const {
@@ -163,7 +165,7 @@ void MlaAttention::project(const ForwardPass& pass, ConstMatrixView x, MatrixVie
                            MatrixView kv) const {
   Stream& stream = *pass.stream;
   const Arena::Scope scope(*pass.arena);
-  const MatrixView latents = pass.arena->matrix(pass.own_rows(), latent_columns());
+  const MatrixView latents = pass.matrix(pass.own_rows(), latent_columns());
   kernels::linear(stream, x, *down_proj_, latents);
   if (q_a_bias_ != nullptr) {
     kernels::add_bias(stream, q_a_bias_->data(), latents.column_range(0, q_lora_));
@@ -204,13 +206,13 @@ Status MlaAttention::forward(const ForwardPass& pass, ConstMatrixView x,
                              const kernels::KvCacheView& cache, MatrixView y) const {
   const Arena::Scope scope(*pass.arena);
   const int rows = pass.own_rows();
-  const MatrixView q = pass.arena->matrix(rows, int64_t{num_heads_} * head_dim_);
-  const MatrixView kv = pass.arena->matrix(rows, k_dim());
+  const MatrixView q = pass.matrix(rows, int64_t{num_heads_} * head_dim_);
+  const MatrixView kv = pass.matrix(rows, k_dim());
   project(pass, x, q, kv);
-  const MatrixView absorbed = pass.arena->matrix(rows, int64_t{num_heads_} * k_dim());
+  const MatrixView absorbed = pass.matrix(rows, int64_t{num_heads_} * k_dim());
   absorb(pass, q, absorbed);
 
-  const MatrixView latent_out = pass.arena->matrix(rows, int64_t{num_heads_} * cache.v_dim);
+  const MatrixView latent_out = pass.matrix(rows, int64_t{num_heads_} * cache.v_dim);
   AttendParams params;
   params.q = absorbed;
   params.kv = kv;
@@ -219,7 +221,7 @@ Status MlaAttention::forward(const ForwardPass& pass, ConstMatrixView x,
   params.out = latent_out;
   RETURN_IF_ERROR(attend(pass, cache, params));
 
-  const MatrixView out = pass.arena->matrix(rows, int64_t{num_heads_} * mla_.v_head_dim);
+  const MatrixView out = pass.matrix(rows, int64_t{num_heads_} * mla_.v_head_dim);
   kernels::head_linear(*pass.stream, {latent_out, cache.v_dim, *uv_, out, mla_.v_head_dim});
   kernels::linear(*pass.stream, out, *o_proj_, y);
   if (o_bias_ != nullptr) kernels::add_bias(*pass.stream, o_bias_->data(), y);

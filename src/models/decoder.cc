@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <numeric>
 #include <utility>
 
 #include "kernels/elementwise.h"
 #include "kernels/norm.h"
+#include "kernels/permute.h"
 #include "kernels/rope.h"
 #include "models/wide_ep_setup.h"
 
@@ -21,14 +21,41 @@ int rope_columns(const ModelConfig& config) {
   return config.mla ? config.mla->qk_rope_head_dim : config.head_dim;
 }
 
-std::span<const std::byte> bytes_of(ConstMatrixView view) {
-  CHECK(view.stride == view.columns);
-  return {view.data, static_cast<size_t>(view.rows * view.columns * dtype_size(view.dtype))};
-}
+using dist::bytes_of;
+using dist::writable_bytes_of;
 
-std::span<std::byte> writable_bytes_of(MatrixView view) {
-  CHECK(view.stride == view.columns);
-  return {view.data, static_cast<size_t>(view.rows * view.columns * dtype_size(view.dtype))};
+// What a batch brings along, in one piece of memory, so that it reaches the device in one copy. The
+// same function places it on the host and on the device.
+struct BatchTables {
+  BatchTables(std::span<std::byte> memory, int64_t rows, int64_t wanted) {
+    Arena arena(memory);
+    slots = arena.take<int64_t>(rows);
+    token_ids = arena.take<int>(rows);
+    positions = arena.take<int>(rows);
+    logits_rows = arena.take<int>(wanted);
+    bytes = num_bytes(rows, wanted);
+  }
+  static int64_t num_bytes(int64_t rows, int64_t wanted) {
+    const int64_t ints = Arena::padded(rows * int64_t{sizeof(int)});
+    return Arena::padded(rows * int64_t{sizeof(int64_t)}) + 2 * ints +
+           Arena::padded(wanted * int64_t{sizeof(int)});
+  }
+
+  std::span<int64_t> slots;
+  std::span<int> token_ids;
+  std::span<int> positions;
+  std::span<int> logits_rows;
+  int64_t bytes = 0;
+};
+
+DecodeGraphs graph_sizes(const Stream& stream, const EngineConfig& engine) {
+  if (!stream.is_cuda() || !engine.cuda_graph) return DecodeGraphs({}, false);
+  std::vector<int> sizes = engine.cuda_graph->batch_sizes;
+  // What the logits have room for.
+  std::erase_if(sizes, [&](int size) {
+    return size > std::min(engine.max_batch_size, engine.max_num_tokens);
+  });
+  return DecodeGraphs(std::move(sizes), engine.cuda_graph->enable_padding);
 }
 
 // What the sizes of the layout ask of the model; errors name both numbers.
@@ -64,16 +91,26 @@ Result<std::unique_ptr<Model>> Model::create(Stream& stream, const ModelOptions&
 }
 
 Result<std::unique_ptr<Model>> Decoder::create(Stream& stream, const ModelOptions& options) {
+  if (stream.is_cuda() && options.engine->moe.backend == MoeBackend::kWideEp) {
+    return Status::invalid_input(
+        "moe_config.backend: WIDEEP: runs on CPUs: use --device cpu, or backend CUTLASS on GPUs");
+  }
   RETURN_IF_ERROR(check_layout(*options.config, *options.mapping,
                                options.engine->parallel.enable_attention_dp));
   std::unique_ptr<Decoder> decoder(new Decoder(stream, options));
+  RETURN_IF_ERROR(decoder->make_groups());
   decoder->plan_weights();
+  RETURN_IF_ERROR(decoder->check_memory());
   if (options.on_read_planned) {
     ASSIGN_OR_RETURN(const int64_t bytes, decoder->store_.bytes_to_read(*options.source));
     options.on_read_planned(bytes);
   }
   RETURN_IF_ERROR(decoder->store_.load(stream, *options.source));
-  ASSIGN_OR_RETURN(decoder->scratch_, Buffer::allocate(decoder->scratch_bytes()));
+  ASSIGN_OR_RETURN(decoder->scratch_,
+                   Buffer::allocate(decoder->scratch_bytes(), kernels::space_of(stream)));
+  const int64_t rows = options.engine->max_num_tokens;
+  ASSIGN_OR_RETURN(decoder->staging_,
+                   kernels::Staging::create(stream, BatchTables::num_bytes(rows, rows)));
   RETURN_IF_ERROR(decoder->start_wide_ep());
   return std::unique_ptr<Model>(std::move(decoder));
 }
@@ -85,13 +122,44 @@ Decoder::Decoder(Stream& stream, const ModelOptions& options)
       config_(*options.config),
       rank_(options.groups->coordinates),
       range_(options.mapping->layers(rank_.pp_rank, options.config->num_layers)),
-      rope_(rope_frequencies(options.config->rope, rope_columns(*options.config))) {
+      rope_(rope_frequencies(options.config->rope, rope_columns(*options.config))),
+      store_(kernels::space_of(stream)),
+      graphs_(graph_sizes(stream, *options.engine)) {
   options_.mapping = &mapping_;
   if (options.rope_frequency_dtype == DType::kBF16) round_to_bf16(rope_);
   if (options_.engine->moe.backend == MoeBackend::kWideEp) {
     wide_ep_ =
         std::make_unique<moe::WideEp>(wide_ep_options(config_, *options_.engine, mapping_, range_));
   }
+}
+
+Status Decoder::make_groups() {
+  const dist::Groups& groups = *options_.groups;
+  for (const auto& [group, tensors] :
+       {std::pair{groups.tp.get(), &tp_}, {groups.cp.get(), &cp_}, {groups.pp.get(), &pp_}}) {
+    if (group->size() == 1) continue;
+    ASSIGN_OR_RETURN(*tensors, dist::TensorGroup::create(*group, *stream_));
+  }
+  return Status::ok();
+}
+
+Status Decoder::check_memory() const {
+  const int64_t need = store_.bytes() + scratch_bytes();
+  if (!stream_->is_cuda() || options_.available_bytes == 0 || need <= options_.available_bytes) {
+    return Status::ok();
+  }
+  constexpr double kGiB = 1024.0 * 1024 * 1024;
+  return Status::unavailable(fmt::format(
+      "memory: this rank's weights take {:.2f} GiB and its activations {:.2f} GiB; {:.2f} GiB of "
+      "its "
+      "GPU are free: spread the model over more ranks (tensor_parallel_size, "
+      "moe_expert_parallel_size, pipeline_parallel_size), or lower max_num_tokens",
+      static_cast<double>(store_.bytes()) / kGiB, static_cast<double>(scratch_bytes()) / kGiB,
+      static_cast<double>(options_.available_bytes) / kGiB));
+}
+
+DType Decoder::activation_dtype() const {
+  return stream_->is_cuda() && options_.weight_dtype != DType::kF32 ? DType::kBF16 : DType::kF32;
 }
 
 Status Decoder::start_wide_ep() {
@@ -112,7 +180,7 @@ void Decoder::plan_weights() {
   const std::string root = config_.is_nested_text ? "language_model." : "";
   const MatrixRequest table = {
       root + "model.embed_tokens.weight", -1, false, 0, config_.vocab_size, 0, config_.hidden_size};
-  if (is_first_stage()) embedding_ = &store_.add_table(table, options_.weight_dtype);
+  if (is_first_stage()) embedding_ = &store_.add_table(table, unquantized(options_.weight_dtype));
   for (int layer = range_.begin; layer < range_.end; ++layer) layers_.push_back(plan_layer(layer));
   if (!is_last_stage()) return;
   final_norm_ = &store_.add_vector({root + "model.norm.weight", 0, config_.hidden_size});
@@ -121,7 +189,7 @@ void Decoder::plan_weights() {
   if (!config_.tie_word_embeddings) head.name = root + "lm_head.weight";
   head.row_begin = vocabulary.begin;
   head.row_end = vocabulary.end;
-  head_ = &store_.add_linear({head}, options_.weight_dtype);
+  head_ = &store_.add_linear({head}, unquantized(options_.weight_dtype));
 }
 
 Decoder::Layer Decoder::plan_layer(int layer) {
@@ -139,8 +207,15 @@ Decoder::Layer Decoder::plan_layer(int layer) {
   attention.share = head_share(config_, attention_tp(), attention_tp_rank());
   attention.weight_dtype = options_.weight_dtype;
   planned.attention = make_attention(attention, store_);
-  planned.feed_forward =
-      make_feed_forward({&options_, rank_, layer, prefix, &observer_, wide_ep_.get()}, store_);
+  planned.feed_forward = make_feed_forward({.model = &options_,
+                                            .rank = rank_,
+                                            .layer = layer,
+                                            .prefix = prefix,
+                                            .tp = tp_.get(),
+                                            .on_gpu = stream_->is_cuda(),
+                                            .observer = &observer_,
+                                            .wide_ep = wide_ep_.get()},
+                                           store_);
   return planned;
 }
 
@@ -172,11 +247,7 @@ int64_t Decoder::scratch_bytes() const {
                                             2 * Arena::matrix_bytes(rows, config_.vocab_size));
   }
   return 3 * Arena::matrix_bytes(own_rows, config_.hidden_size) + layer_bytes +
-         Arena::matrix_bytes(own_rows, rope_columns(config_)) +
-         Arena::padded(rows * int64_t{sizeof(int)}) +
-         Arena::padded(rows * int64_t{sizeof(int64_t)}) +
-         Arena::padded(rows * int64_t{sizeof(kernels::AttentionSequence)}) +
-         Arena::matrix_bytes(cp, 2);
+         Arena::matrix_bytes(own_rows, rope_columns(config_)) + BatchTables::num_bytes(rows, rows);
 }
 
 kernels::KvCacheView Decoder::cache_of(int local_layer) const {
@@ -189,54 +260,107 @@ kernels::KvCacheView Decoder::cache_of(int local_layer) const {
   return cache;
 }
 
-void Decoder::place_tokens(const Batch& batch, ForwardPass& pass) {
+Status Decoder::set_kv_memory(const KvMemory& memory) {
+  kv_memory_ = memory;
+  if (!stream_->is_cuda()) return Status::ok();
+  const EngineConfig& engine = *options_.engine;
+  const kernels::KvCacheView layout = layers_.front().attention->cache_layout();
+  const int64_t longest = engine.max_seq_len.value_or(config_.max_position_embeddings);
+  const int64_t span = int64_t{memory.page_size} * mapping_.cp();
+  kernels::AttentionTablesOptions tables;
+  tables.max_sequences = std::max(engine.max_batch_size, 1);
+  tables.max_rows = engine.max_num_tokens;
+  // Sequences may share pages.
+  tables.max_pages = (longest + span - 1) / span * tables.max_sequences;
+  tables.page_size = memory.page_size;
+  tables.num_heads = layers_.front().attention->num_heads();
+  tables.kv_heads = layout.kv_heads;
+  tables.k_dim = layout.k_dim;
+  tables.v_dim = layout.v_dim;
+  tables.dtype = options_.kv_dtype;
+  tables.cp_size = mapping_.cp();
+  tables.cp_rank = rank_.cp_rank;
+  ASSIGN_OR_RETURN(attention_tables_, kernels::AttentionTables::create(tables));
+  return Status::ok();
+}
+
+void Decoder::place_tokens(const Batch& batch, Arena& arena, ForwardPass& pass) {
   const int cp = mapping_.cp();
   const int page_size = kv_memory_.page_size;
-  const std::span<int> positions = pass.arena->take<int>(pass.num_rows);
-  const std::span<int64_t> slots = pass.arena->take<int64_t>(pass.num_rows);
-  const std::span<kernels::AttentionSequence> sequences =
-      pass.arena->take<kernels::AttentionSequence>(std::ssize(batch.sequences));
+  const auto first = std::ranges::lower_bound(batch.logits_rows, pass.own_begin);
+  const auto last = std::ranges::lower_bound(batch.logits_rows, pass.own_end);
+  const int64_t padding = pass.num_rows - std::ssize(batch.token_ids);
+  const int64_t wanted = last - first + padding;
+  const BatchTables host(staging_->begin(), pass.num_rows, wanted);
+  std::ranges::copy(batch.token_ids, host.token_ids.begin());
+  std::transform(first, last, host.logits_rows.begin(),
+                 [&](int row) { return row - pass.own_begin; });
+  sequences_.clear();
   int row = 0;
-  for (int s = 0; s < std::ssize(batch.sequences); ++s) {
-    const BatchSequence& sequence = batch.sequences[s];
+  for (const BatchSequence& sequence : batch.sequences) {
     CHECK(sequence.first_row == row);
     for (int i = 0; i < sequence.num_rows; ++i, ++row) {
       const int position = sequence.first_position + i;
       const int block = position / page_size;  // block b is on cp rank b % cp, as its page b / cp
-      positions[row] = position;
+      host.positions[row] = position;
       CHECK(block / cp < std::ssize(sequence.pages));
-      slots[row] = block % cp == rank_.cp_rank
-                       ? int64_t{sequence.pages[block / cp]} * page_size + position % page_size
-                       : -1;
+      host.slots[row] = block % cp == rank_.cp_rank
+                            ? int64_t{sequence.pages[block / cp]} * page_size + position % page_size
+                            : -1;
     }
-    sequences[s] = {sequence.first_row, sequence.num_rows, sequence.first_position,
-                    sequence.pages.data()};
+    sequences_.push_back(
+        {sequence.first_row, sequence.num_rows, sequence.first_position, sequence.pages.data()});
   }
-  CHECK(row == pass.num_rows);
-  pass.positions = positions;
-  pass.slots = slots;
-  pass.sequences = sequences;
+  CHECK(row == std::ssize(batch.token_ids));
+  for (; row < pass.num_rows; ++row) {
+    host.token_ids[row] = 0;
+    host.positions[row] = 0;
+    host.slots[row] = -1;
+    host.logits_rows[row] = row;
+  }
+  const std::span<std::byte> memory = arena.take<std::byte>(host.bytes);
+  staging_->send(*stream_, host.bytes, memory.data());
+  const BatchTables tables(memory, pass.num_rows, wanted);
+  pass.token_ids = tables.token_ids;
+  pass.positions = tables.positions;
+  pass.slots = tables.slots;
+  pass.logits_rows = tables.logits_rows;
+  pass.sequences = sequences_;
 }
 
-ForwardPass Decoder::begin_pass(const Batch& batch, Arena& arena) {
+int Decoder::graph_rows(const Batch& batch) const {
+  const bool is_decode = std::ranges::all_of(
+      batch.sequences, [](const BatchSequence& sequence) { return sequence.num_rows == 1; });
+  // With attention DP ranks would have to agree on a size; observers read what a graph has not
+  // computed yet.
+  if (!is_decode || is_attention_dp() || observer_ != nullptr || mapping_.cp() > 1 ||
+      batch.logits_rows.size() != batch.token_ids.size()) {
+    return 0;
+  }
+  const auto can = [](const auto& group) { return group == nullptr || group->is_capturable(); };
+  if (!can(tp_) || !can(pp_)) return 0;
+  return graphs_.padded(static_cast<int>(std::ssize(batch.sequences)));
+}
+
+Result<ForwardPass> Decoder::begin_pass(const Batch& batch, int graph_rows, Arena& arena) {
   ForwardPass pass;
   pass.stream = stream_;
   pass.arena = &arena;
-  pass.num_rows = static_cast<int>(std::ssize(batch.token_ids));
+  pass.dtype = activation_dtype();
+  pass.num_rows = graph_rows > 0 ? graph_rows : static_cast<int>(std::ssize(batch.token_ids));
   const int cp = mapping_.cp();
-  if (cp > 1) pass.cp = options_.groups->cp.get();
-  const std::span<int64_t> cp_rows = arena.take<int64_t>(cp);
-  for (int rank = 0; rank < cp; ++rank) cp_rows[rank] = share_of(pass.num_rows, cp, rank).size();
-  pass.cp_rows = cp_rows;
+  pass.cp = cp_.get();
+  for (int rank = 0; rank < cp; ++rank) {
+    pass.cp_rows.push_back(share_of(pass.num_rows, cp, rank).size());
+  }
   const Share own = share_of(pass.num_rows, cp, rank_.cp_rank);
   pass.own_begin = own.begin;
   pass.own_end = own.end;
-  place_tokens(batch, pass);
-
-  const MatrixView rope = arena.matrix(own.size(), rope_columns(config_));
-  kernels::rope_table(*stream_, {pass.positions.subspan(own.begin, own.size()), rope_.inv_freq,
-                                 rope_.factor, rope});
-  pass.rope = rope;
+  place_tokens(batch, arena, pass);
+  if (attention_tables_ != nullptr) {
+    RETURN_IF_ERROR(attention_tables_->prepare(*stream_, pass.sequences, graph_rows));
+    pass.attention_tables = attention_tables_.get();
+  }
   return pass;
 }
 
@@ -249,20 +373,17 @@ std::vector<int> Decoder::own_rows_of_dp(const Batch& batch) const {
 }
 
 Status Decoder::reduce(MatrixView y) {
-  if (attention_tp() == 1) return Status::ok();
-  return options_.groups->tp->all_reduce_sum(
-      std::span<float>(y.row<float>(0), static_cast<size_t>(y.rows * y.columns)));
+  return attention_tp() == 1 ? Status::ok() : tp_->all_reduce_sum(y);
 }
 
-Status Decoder::begin_stage(const ForwardPass& pass, const Batch& batch, const Hidden& hidden) {
-  std::memset(hidden.delta.data, 0, writable_bytes_of(hidden.delta).size());
+Status Decoder::begin_stage(const ForwardPass& pass, const Hidden& hidden) {
+  kernels::zero_bytes(*stream_, writable_bytes_of(hidden.delta));
   if (is_first_stage()) {
-    const std::span<const int> ids = batch.token_ids;
-    kernels::embedding(*stream_, *embedding_, ids.subspan(pass.own_begin, pass.own_rows()),
-                       hidden.residual);
+    kernels::embedding(*stream_, *embedding_,
+                       pass.token_ids.subspan(pass.own_begin, pass.own_rows()), hidden.residual);
     return Status::ok();
   }
-  return options_.groups->pp->recv(writable_bytes_of(hidden.residual), rank_.pp_rank - 1, 0);
+  return pp_->recv(writable_bytes_of(hidden.residual), rank_.pp_rank - 1);
 }
 
 Status Decoder::run_layers(const ForwardPass& pass, std::span<const int> dp_rows,
@@ -284,7 +405,7 @@ Status Decoder::run_layers(const ForwardPass& pass, std::span<const int> dp_rows
 
 Status Decoder::send_stage(const Hidden& hidden) {
   kernels::add(*stream_, hidden.delta, hidden.residual);
-  return options_.groups->pp->send(bytes_of(hidden.residual), rank_.pp_rank + 1, 0);
+  return pp_->send(bytes_of(hidden.residual), rank_.pp_rank + 1);
 }
 
 Status Decoder::gather_logits(ConstMatrixView own, MatrixView logits, Arena& arena) {
@@ -295,15 +416,13 @@ Status Decoder::gather_logits(ConstMatrixView own, MatrixView logits, Arena& are
     sizes.push_back(logits.rows * share_of(config_.vocab_size, tp, rank).size() *
                     int64_t{sizeof(float)});
   }
-  RETURN_IF_ERROR(
-      options_.groups->tp->all_gather_v(bytes_of(own), sizes, std::as_writable_bytes(parts)));
+  RETURN_IF_ERROR(tp_->all_gather_v(bytes_of(own), sizes, std::as_writable_bytes(parts)));
   const float* part = parts.data();
   for (int rank = 0; rank < tp; ++rank) {
     const Share columns = share_of(config_.vocab_size, tp, rank);
-    for (int64_t row = 0; row < logits.rows; ++row, part += columns.size()) {
-      std::memcpy(logits.row<float>(row) + columns.begin, part,
-                  static_cast<size_t>(columns.size()) * sizeof(float));
-    }
+    kernels::copy_matrix(*stream_, matrix_view(part, logits.rows, columns.size()),
+                         logits.column_range(columns.begin, columns.size()));
+    part += logits.rows * columns.size();
   }
   return Status::ok();
 }
@@ -314,30 +433,25 @@ Result<ConstMatrixView> Decoder::head_input(const ForwardPass& pass, const Batch
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   kernels::add_rms_norm(*stream_,
                         {hidden.delta, hidden.residual, final_norm_->data(), eps, hidden.x});
-  const std::vector<int>& wanted = batch.logits_rows;
-  const auto first = std::ranges::lower_bound(wanted, pass.own_begin);
-  const auto last = std::ranges::lower_bound(wanted, pass.own_end);
-  const MatrixView own = pass.arena->matrix(last - first, config_.hidden_size);
-  for (auto row = first; row != last; ++row) {
-    std::memcpy(own.row<float>(row - first), hidden.x.row<float>(*row - pass.own_begin),
-                static_cast<size_t>(config_.hidden_size) * sizeof(float));
-  }
+  const MatrixView own = pass.matrix(std::ssize(pass.logits_rows), config_.hidden_size);
+  kernels::pick_rows(*stream_, hidden.x, pass.logits_rows, own);
   if (pass.cp == nullptr) return ConstMatrixView(own);
+  const std::vector<int>& wanted = batch.logits_rows;
   std::vector<int64_t> sizes;
   for (int rank = 0; rank < pass.cp->size(); ++rank) {
     const Share rows = share_of(pass.num_rows, pass.cp->size(), rank);
     const auto count =
         std::ranges::lower_bound(wanted, rows.end) - std::ranges::lower_bound(wanted, rows.begin);
-    sizes.push_back(count * config_.hidden_size * int64_t{sizeof(float)});
+    sizes.push_back(count * config_.hidden_size * dtype_size(own.dtype));
   }
-  const MatrixView all = pass.arena->matrix(std::ssize(wanted), config_.hidden_size);
+  const MatrixView all = pass.matrix(std::ssize(wanted), config_.hidden_size);
   RETURN_IF_ERROR(pass.cp->all_gather_v(bytes_of(own), sizes, writable_bytes_of(all)));
   return ConstMatrixView(all);
 }
 
 Status Decoder::write_logits(const ForwardPass& pass, const Batch& batch, const Hidden& hidden,
                              MatrixView logits) {
-  CHECK(logits.rows == std::ssize(batch.logits_rows) && logits.columns == config_.vocab_size);
+  CHECK(logits.columns == config_.vocab_size);
   if (logits.rows == 0) return Status::ok();
   const Arena::Scope scope(*pass.arena);
   ASSIGN_OR_RETURN(const ConstMatrixView rows, head_input(pass, batch, hidden));
@@ -355,20 +469,37 @@ Status Decoder::begin_wide_ep(const Batch& batch) {
   return wide_ep_->begin_iteration(batch.balancer_states);
 }
 
+Status Decoder::run_pass(ForwardPass pass, const Batch& batch, MatrixView logits) {
+  Arena& arena = *pass.arena;
+  const Arena::Scope scope(arena);
+  const MatrixView rope = arena.matrix(pass.own_rows(), rope_columns(config_));
+  kernels::rope_table(*stream_, {pass.positions.subspan(pass.own_begin, pass.own_rows()),
+                                 rope_.inv_freq, rope_.factor, rope});
+  pass.rope = rope;
+  const std::vector<int> dp_rows = own_rows_of_dp(batch);
+  Hidden hidden;
+  // The residual is a long sum: it stays in fp32.
+  hidden.residual = arena.matrix(pass.own_rows(), config_.hidden_size);
+  hidden.delta = pass.matrix(pass.own_rows(), config_.hidden_size);
+  hidden.x = pass.matrix(pass.own_rows(), config_.hidden_size);
+  RETURN_IF_ERROR(begin_stage(pass, hidden));
+  RETURN_IF_ERROR(run_layers(pass, dp_rows, hidden));
+  RETURN_IF_ERROR(is_last_stage() ? write_logits(pass, batch, hidden, logits) : send_stage(hidden));
+  return stream_->status();
+}
+
 Status Decoder::forward(const Batch& batch, MatrixView logits) {
   CHECK(std::ssize(batch.token_ids) <= options_.engine->max_num_tokens);
   CHECK(std::ssize(batch.dp_tokens) == (is_attention_dp() ? mapping_.tp() : 0));
   if (wide_ep_ != nullptr) RETURN_IF_ERROR(begin_wide_ep(batch));
   Arena arena(scratch_.span<std::byte>(scratch_.size()));
-  const ForwardPass pass = begin_pass(batch, arena);
-  const std::vector<int> dp_rows = own_rows_of_dp(batch);
-  Hidden hidden;
-  hidden.residual = arena.matrix(pass.own_rows(), config_.hidden_size);
-  hidden.delta = arena.matrix(pass.own_rows(), config_.hidden_size);
-  hidden.x = arena.matrix(pass.own_rows(), config_.hidden_size);
-  RETURN_IF_ERROR(begin_stage(pass, batch, hidden));
-  RETURN_IF_ERROR(run_layers(pass, dp_rows, hidden));
-  return is_last_stage() ? write_logits(pass, batch, hidden, logits) : send_stage(hidden);
+  const int graph_rows = this->graph_rows(batch);
+  ASSIGN_OR_RETURN(const ForwardPass pass, begin_pass(batch, graph_rows, arena));
+  if (graph_rows == 0) return run_pass(pass, batch, logits);
+  MatrixView padded = logits;
+  padded.rows = graph_rows;
+  return graphs_.run(*stream_, graph_rows, padded.data,
+                     [&] { return run_pass(pass, batch, padded); });
 }
 
 }  // namespace wideep::models

@@ -12,7 +12,11 @@
 #include "base/buffer.h"
 #include "base/stream.h"
 #include "config/mapping.h"
+#include "dist/tensor_group.h"
+#include "kernels/attention_tables.h"
+#include "kernels/transfer.h"
 #include "models/attention.h"
+#include "models/decode_graphs.h"
 #include "models/feed_forward.h"
 #include "models/forward_pass.h"
 #include "models/model.h"
@@ -27,7 +31,7 @@ class Decoder : public Model {
 
   KvSpec kv_spec() const override;
   ModelMemory memory() const override;
-  void set_kv_memory(const KvMemory& memory) override { kv_memory_ = memory; }
+  Status set_kv_memory(const KvMemory& memory) override;
   void add_routing_observer(RoutingObserver& observer) override {
     observers_.add(observer);
     observer_ = observers_.target();
@@ -41,8 +45,8 @@ class Decoder : public Model {
 
  private:
   struct Layer {
-    const std::vector<float>* input_norm = nullptr;
-    const std::vector<float>* post_attention_norm = nullptr;
+    const std::span<const float>* input_norm = nullptr;
+    const std::span<const float>* post_attention_norm = nullptr;
     std::unique_ptr<Attention> attention;
     std::unique_ptr<FeedForward> feed_forward;
   };
@@ -58,16 +62,21 @@ class Decoder : public Model {
   void plan_weights();
   Status start_wide_ep();
   Status begin_wide_ep(const Batch& batch);
+  Status make_groups();
+  Status check_memory() const;
   Layer plan_layer(int layer);
   int64_t scratch_bytes() const;
 
-  ForwardPass begin_pass(const Batch& batch, Arena& arena);
-  void place_tokens(const Batch& batch, ForwardPass& pass);
+  // The rows that a decode step is padded to for its graph; 0: it runs eagerly.
+  int graph_rows(const Batch& batch) const;
+  Result<ForwardPass> begin_pass(const Batch& batch, int graph_rows, Arena& arena);
+  void place_tokens(const Batch& batch, Arena& arena, ForwardPass& pass);
+  Status run_pass(ForwardPass pass, const Batch& batch, MatrixView logits);
   std::vector<int> own_rows_of_dp(const Batch& batch) const;
   kernels::KvCacheView cache_of(int local_layer) const;
 
   Status run_layers(const ForwardPass& pass, std::span<const int> dp_rows, const Hidden& hidden);
-  Status begin_stage(const ForwardPass& pass, const Batch& batch, const Hidden& hidden);
+  Status begin_stage(const ForwardPass& pass, const Hidden& hidden);
   Status send_stage(const Hidden& hidden);
   Status write_logits(const ForwardPass& pass, const Batch& batch, const Hidden& hidden,
                       MatrixView logits);
@@ -76,6 +85,7 @@ class Decoder : public Model {
   Status gather_logits(ConstMatrixView own, MatrixView logits, Arena& arena);
   // Sums the parts of the tp group; nothing with attention DP.
   Status reduce(MatrixView y);
+  DType activation_dtype() const;
 
   bool is_attention_dp() const { return options_.engine->parallel.enable_attention_dp; }
   bool is_first_stage() const { return rank_.pp_rank == 0; }
@@ -96,11 +106,19 @@ class Decoder : public Model {
   RoutingObserver* observer_ = nullptr;  // their target, which layers look at
 
   WeightStore store_;
+  std::unique_ptr<kernels::Staging> staging_;                   // of a batch's tables
+  std::unique_ptr<kernels::AttentionTables> attention_tables_;  // on a GPU
+  DecodeGraphs graphs_;
+  // What layers exchange; null for a group of one rank.
+  std::unique_ptr<dist::TensorGroup> tp_;
+  std::unique_ptr<dist::TensorGroup> cp_;
+  std::unique_ptr<dist::TensorGroup> pp_;
   const ConstMatrixView* embedding_ = nullptr;
   const kernels::PackedWeight* head_ = nullptr;  // this rank's part of the vocabulary
-  const std::vector<float>* final_norm_ = nullptr;
+  const std::span<const float>* final_norm_ = nullptr;
   std::vector<Layer> layers_;
   Buffer scratch_;
+  std::vector<kernels::AttentionSequence> sequences_;  // of the current batch
   // Last, so that it goes first: it waits for ranks that still read this one's activations.
   std::unique_ptr<moe::WideEp> wide_ep_;  // null: backend CUTLASS
 };

@@ -12,6 +12,7 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
+#include "kernels/transfer.h"
 #include "moe/conventional_layer.h"
 #include "moe/router.h"
 #include "moe/wide_ep_layer.h"
@@ -53,9 +54,9 @@ class DenseMlp : public FeedForward {
   Status forward(const ForwardPass& pass, ConstMatrixView x, std::span<const int>,
                  MatrixView y) const override {
     const Arena::Scope scope(*pass.arena);
-    const MatrixView gate_up = pass.arena->matrix(x.rows, 2 * columns_);
+    const MatrixView gate_up = pass.matrix(x.rows, 2 * columns_);
     kernels::linear(*pass.stream, x, *gate_up_, gate_up);
-    const MatrixView activated = pass.arena->matrix(x.rows, columns_);
+    const MatrixView activated = pass.matrix(x.rows, columns_);
     kernels::silu_mul(*pass.stream, gate_up, activated);
     kernels::linear(*pass.stream, activated, *down_, y);
     return Status::ok();
@@ -85,6 +86,8 @@ class MoeBlock : public FeedForward {
  private:
   const ModelConfig& config() const { return *options_.model->config; }
   bool is_attention_dp() const { return options_.model->engine->parallel.enable_attention_dp; }
+  void observe(RoutingObserver& observer, const ForwardPass& pass,
+               std::span<const int32_t> ids) const;
   void plan_router(const std::string& prefix, WeightStore& store);
   void plan_experts(const std::string& prefix, std::span<const int> experts, const Share& columns,
                     WeightStore& store);
@@ -119,7 +122,7 @@ void MoeBlock::plan_router(const std::string& prefix, WeightStore& store) {
       prefix + (config().family == ModelFamily::kLlama4 ? "router" : "gate") + ".weight";
   const kernels::PackedWeight& gate =
       store.add_linear({rows_of(name, {0, moe.num_experts}, config().hidden_size)}, DType::kF32);
-  const std::vector<float>* bias = nullptr;
+  const std::span<const float>* bias = nullptr;
   if (moe.scoring == Scoring::kSigmoid) {
     bias = &store.add_vector({prefix + "gate.e_score_correction_bias", 0, moe.num_experts});
   }
@@ -141,7 +144,8 @@ void MoeBlock::make_conventional(const std::string& prefix, const moe::MoeShape&
   layer.shape.intermediate_size = columns.size();
   layer.first_expert = share.begin;
   layer.experts = expert_weights_;
-  layer.gather = is_attention_dp() ? options_.model->groups->tp.get() : nullptr;
+  layer.on_gpu = options_.on_gpu;
+  layer.gather = is_attention_dp() ? options_.tp : nullptr;
   layer.max_num_tokens =
       options_.model->engine->moe.max_num_tokens.value_or(std::numeric_limits<int>::max());
   experts_ = std::make_unique<moe::ConventionalLayer>(layer);
@@ -212,6 +216,18 @@ void MoeBlock::plan_shared(const std::string& prefix, WeightStore& store) {
                                        store);
 }
 
+void MoeBlock::observe(RoutingObserver& observer, const ForwardPass& pass,
+                       std::span<const int32_t> ids) const {
+  std::vector<int32_t> on_host;
+  if (pass.stream->is_cuda()) {
+    on_host.resize(ids.size());
+    kernels::fetch_bytes(*pass.stream, std::as_bytes(ids),
+                         reinterpret_cast<std::byte*>(on_host.data()));
+    ids = on_host;
+  }
+  observer.on_routing(options_.layer, pass.own_begin, ids, config().moe.top_k);
+}
+
 Status MoeBlock::forward(const ForwardPass& pass, ConstMatrixView x, std::span<const int> dp_rows,
                          MatrixView y) const {
   const Arena::Scope scope(*pass.arena);
@@ -221,7 +237,7 @@ Status MoeBlock::forward(const ForwardPass& pass, ConstMatrixView x, std::span<c
   router_->forward(*pass.stream, x,
                    {pass.arena->matrix(x.rows, moe.num_experts), ids.data(), weights.data()});
   if (RoutingObserver* observer = *options_.observer; observer != nullptr) {
-    observer->on_routing(options_.layer, pass.own_begin, ids, moe.top_k);
+    observe(*observer, pass, ids);
   }
   // One rank alone has no need of attention DP to spread experts.
   const std::array<int, 1> own_rows = {static_cast<int>(x.rows)};
@@ -229,7 +245,7 @@ Status MoeBlock::forward(const ForwardPass& pass, ConstMatrixView x, std::span<c
   RETURN_IF_ERROR(
       experts_->forward(*pass.stream, *pass.arena, {x, ids.data(), weights.data()}, dp_rows, y));
   if (shared_ == nullptr) return Status::ok();
-  const MatrixView shared = pass.arena->matrix(x.rows, config().hidden_size);
+  const MatrixView shared = pass.matrix(x.rows, config().hidden_size);
   RETURN_IF_ERROR(shared_->forward(pass, x, dp_rows, shared));
   kernels::add(*pass.stream, shared, y);
   return Status::ok();

@@ -10,6 +10,7 @@
 #include "config/mapping.h"
 #include "config/model_config.h"
 #include "dist/groups.h"
+#include "dist/tensor_group.h"
 #include "models/forward_pass.h"
 #include "models/model.h"
 #include "models/weights.h"
@@ -35,7 +36,9 @@ struct FeedForwardOptions {
   const ModelOptions* model = nullptr;
   Coordinates rank;
   int layer = 0;
-  std::string prefix;                          // of the layer's tensors: "model.layers.3."
+  std::string prefix;               // of the layer's tensors: "model.layers.3."
+  dist::TensorGroup* tp = nullptr;  // null for a group of one rank
+  bool on_gpu = false;
   RoutingObserver* const* observer = nullptr;  // where the model keeps its observer, null or not
   moe::WideEp* wide_ep = nullptr;              // null: backend CUTLASS
 };

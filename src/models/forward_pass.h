@@ -8,7 +8,7 @@
 #include "base/arena.h"
 #include "base/stream.h"
 #include "base/tensor.h"
-#include "dist/communicator.h"
+#include "dist/tensor_group.h"
 #include "kernels/attention.h"
 
 namespace wideep::models {
@@ -18,20 +18,29 @@ namespace wideep::models {
 struct ForwardPass {
   Stream* stream = nullptr;
   Arena* arena = nullptr;
-  dist::Communicator* cp = nullptr;  // null without context parallelism
+  DType dtype = DType::kF32;       // of activations
+  dist::TensorGroup* cp = nullptr;  // null without context parallelism
 
   int num_rows = 0;
   int own_begin = 0;
   int own_end = 0;
-  std::span<const int64_t> cp_rows;  // [cp] rows of every rank of the cp group
+  std::vector<int64_t> cp_rows;  // [cp] rows of every rank of the cp group
 
+  // Tables of the batch, where the stream's ops read them.
+  std::span<const int> token_ids;  // [num_rows]
   std::span<const int> positions;  // [num_rows]
   // [num_rows] place in this rank's pages of each new token, -1 where another rank holds it.
   std::span<const int64_t> slots;
-  std::span<const kernels::AttentionSequence> sequences;
+  std::span<const int> logits_rows;  // those of the own rows, counted from own_begin
+  std::span<const kernels::AttentionSequence> sequences;  // of the host
+  const kernels::AttentionTables* attention_tables = nullptr;  // of them, on a GPU
   ConstMatrixView rope;  // [own rows, rotated columns], see kernels::rope_table
 
   int own_rows() const { return own_end - own_begin; }
+  // Activations from the arena.
+  MatrixView matrix(int64_t rows, int64_t columns) const {
+    return arena->matrix(rows, columns, dtype);
+  }
 };
 
 }  // namespace wideep::models

@@ -20,6 +20,7 @@
 #include "config/model_config.h"
 #include "dist/groups.h"
 #include "models/weight_source.h"
+#include "models/weight_type.h"
 #include "moe/wide_ep.h"
 
 namespace wideep::models {
@@ -107,8 +108,12 @@ struct ModelOptions {
   WeightSource* source = nullptr;
   // Called before the first read with the bytes that this rank will read in all.
   std::function<void(int64_t bytes)> on_read_planned = {};
-  DType weight_dtype = DType::kBF16;  // kF32 or kBF16, of linear weights; norms and router are fp32
-  DType kv_dtype = DType::kBF16;      // kF32 or kBF16
+  // Of linear weights: kF32, kBF16, or, on a GPU, kF8E4M3 with scales of 128 x 128 blocks, where
+  // embedding, output head and router stay kBF16. Norms are fp32.
+  DType weight_dtype = DType::kBF16;
+  DType kv_dtype = DType::kBF16;  // kF32 or kBF16
+  // What weights and activations may take of a GPU's memory; 0: whatever there is.
+  int64_t available_bytes = 0;
   // kF32, or kBF16 to round rotary frequencies as a PyTorch module's .to(bfloat16) leaves them.
   // Wrong by up to 0.2 % of an angle, so for comparisons with such references only.
   DType rope_frequency_dtype = DType::kF32;
@@ -129,8 +134,9 @@ class Model {
 
   virtual KvSpec kv_spec() const = 0;
   virtual ModelMemory memory() const = 0;
-  // Before the first forward(). The memory is the caller's and outlives the model.
-  virtual void set_kv_memory(const KvMemory& memory) = 0;
+  // Before the first forward(), and its page_size once and for all. The memory is the caller's, of
+  // the stream's device, and outlives the model.
+  virtual Status set_kv_memory(const KvMemory& memory) = 0;
   // Between calls of forward(); without observers routing costs nothing more.
   virtual void add_routing_observer(RoutingObserver& observer) = 0;
   virtual void remove_routing_observer(RoutingObserver& observer) = 0;

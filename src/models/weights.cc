@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/arena.h"
+#include "kernels/transfer.h"
 
 namespace wideep::models {
 namespace {
@@ -11,6 +12,9 @@ namespace {
 // Rows that one job reads and packs: enough to be worth a thread's time, few enough that the
 // unpacked copy stays in the cache.
 constexpr int kRowsOfJob = 8 * kernels::kPackedRows;
+
+// Rows that go to a GPU at once: of whole 128 x 128 blocks, for FP8.
+constexpr int kRowsOfPiece = 128;
 
 // Rows [begin, end) of the parts stacked upon each other, to out.
 Status read_stacked(WeightSource& source, const std::vector<MatrixRequest>& parts, int64_t begin,
@@ -32,14 +36,16 @@ Status read_stacked(WeightSource& source, const std::vector<MatrixRequest>& part
   return Status::ok();
 }
 
-int64_t packed_bytes(const kernels::PackedWeight& weight) {
-  return kernels::packed_weight_bytes(weight.out_features, weight.in_features, weight.dtype);
-}
-
 }  // namespace
 
+int64_t WeightStore::weight_bytes(const kernels::PackedWeight& weight) const {
+  return space_ == MemorySpace::kHost
+             ? kernels::packed_weight_bytes(weight.out_features, weight.in_features, weight.dtype)
+             : kernels::device_weight_bytes(weight.out_features, weight.in_features, weight.dtype);
+}
+
 std::span<std::byte> WeightStore::memory_of(const kernels::PackedWeight& weight) const {
-  return memory_.span<std::byte>(packed_bytes(weight), weight.data - memory_.data());
+  return memory_.span<std::byte>(weight_bytes(weight), weight.data - memory_.data());
 }
 
 int64_t WeightStore::reserve(int64_t bytes) {
@@ -68,7 +74,7 @@ const std::vector<kernels::PackedWeight>& WeightStore::add_linear_group(
     CHECK(rows == group.weights.front().out_features);
   }
   if (!group.weights.empty()) {
-    group.offset = reserve(packed_bytes(group.weights.front()) * std::ssize(group.weights));
+    group.offset = reserve(weight_bytes(group.weights.front()) * std::ssize(group.weights));
   }
   linears_.push_back(std::move(group));
   return linears_.back().weights;
@@ -82,10 +88,12 @@ const ConstMatrixView& WeightStore::add_table(const MatrixRequest& request, DTyp
   return tables_.back().view;
 }
 
-const std::vector<float>& WeightStore::add_vector(const VectorRequest& request) {
+const std::span<const float>& WeightStore::add_vector(const VectorRequest& request) {
   const int64_t size = request.end - request.begin;
-  vectors_.push_back({request, std::vector<float>(static_cast<size_t>(size))});
-  bytes_ += size * static_cast<int64_t>(sizeof(float));
+  // The size is known before the place is.
+  const std::span<const float> values(static_cast<const float*>(nullptr),
+                                      static_cast<size_t>(size));
+  vectors_.push_back({request, values, reserve(size * static_cast<int64_t>(sizeof(float)))});
   return vectors_.back().values;
 }
 
@@ -94,15 +102,22 @@ void WeightStore::place() {
     int64_t offset = group.offset;
     for (kernels::PackedWeight& weight : group.weights) {
       weight.data = memory_.data() + offset;
-      offset += packed_bytes(weight);
+      if (space_ == MemorySpace::kDevice) {
+        weight = kernels::device_weight(weight.data, weight.out_features, weight.in_features,
+                                        weight.dtype);
+      }
+      offset += weight_bytes(weight);
     }
   }
   for (Table& table : tables_) table.view.data = memory_.data() + table.offset;
+  for (Vector& vector : vectors_) {
+    vector.values = memory_.span<const float>(std::ssize(vector.values), vector.offset);
+  }
 }
 
 void WeightStore::add_jobs(const LinearGroup& group, int member, std::vector<Job>& jobs) const {
   const kernels::PackedWeight& weight = group.weights[member];
-  std::byte* packed = memory_.data() + group.offset + member * packed_bytes(weight);
+  std::byte* packed = memory_.data() + group.offset + member * weight_bytes(weight);
   for (int begin = 0; begin < weight.out_features; begin += kRowsOfJob) {
     const int end = std::min(begin + kRowsOfJob, weight.out_features);
     jobs.emplace_back(
@@ -134,11 +149,77 @@ std::vector<WeightStore::Job> WeightStore::jobs() {
     });
   }
   for (Vector& vector : vectors_) {
-    jobs.emplace_back([&vector](WeightSource& source) {
-      return source.read_vector(vector.request, vector.values);
+    jobs.emplace_back([this, &vector](WeightSource& source) {
+      return source.read_vector(vector.request,
+                                memory_.span<float>(std::ssize(vector.values), vector.offset));
     });
   }
   return jobs;
+}
+
+void WeightStore::add_pieces(const LinearGroup& group, int member,
+                             std::vector<DevicePiece>& pieces) const {
+  const kernels::PackedWeight& weight = group.weights[member];
+  const int64_t columns = weight.in_features;
+  std::byte* data = memory_.data() + group.offset + member * weight_bytes(weight);
+  for (int begin = 0; begin < weight.out_features; begin += kRowsOfPiece) {
+    const int end = std::min(begin + kRowsOfPiece, weight.out_features);
+    const int64_t rows = end - begin;
+    pieces.push_back(
+        {.num_floats = rows * columns,
+         .read =
+             [&group, member, begin, end](WeightSource& source, std::span<float> out) {
+               return read_stacked(source, group.members[member], begin, end, out.data());
+             },
+         .store =
+             [&weight, begin, rows, columns, data](Stream& stream, const float* uploaded) {
+               kernels::store_device_weight_rows(
+                   stream, {matrix_view(uploaded, rows, columns), begin, weight.out_features,
+                            weight.dtype, data});
+             }});
+  }
+}
+
+std::vector<DevicePiece> WeightStore::device_pieces() const {
+  std::vector<DevicePiece> pieces;
+  for (const LinearGroup& group : linears_) {
+    for (int member = 0; member < std::ssize(group.members); ++member) {
+      add_pieces(group, member, pieces);
+    }
+  }
+  for (const Table& table : tables_) {
+    for (int64_t begin = 0; begin < table.view.rows; begin += kRowsOfPiece) {
+      const int64_t rows = std::min<int64_t>(kRowsOfPiece, table.view.rows - begin);
+      MatrixRequest request = table.request;
+      request.row_begin += begin;
+      request.row_end = request.row_begin + rows;
+      pieces.push_back(
+          {.num_floats = request.num_elements(),
+           .read = [request](WeightSource& source,
+                             std::span<float> out) { return source.read(request, out); },
+           .store =
+               [this, &table, begin, rows](Stream& stream, const float* uploaded) {
+                 kernels::store_device_weight_rows(
+                     stream, {matrix_view(uploaded, rows, table.view.columns),
+                              static_cast<int>(begin), static_cast<int>(table.view.rows),
+                              table.view.dtype, memory_.data() + table.offset});
+               }});
+    }
+  }
+  for (const Vector& vector : vectors_) {
+    const int64_t count = std::ssize(vector.values);
+    pieces.push_back({.num_floats = count,
+                      .read =
+                          [&vector](WeightSource& source, std::span<float> out) {
+                            return source.read_vector(vector.request, out);
+                          },
+                      .store =
+                          [this, &vector, count](Stream& stream, const float* uploaded) {
+                            kernels::copy_bytes(stream, std::as_bytes(std::span(uploaded, count)),
+                                                memory_.data() + vector.offset);
+                          }});
+  }
+  return pieces;
 }
 
 Result<int64_t> WeightStore::bytes_to_read(const WeightSource& source) const {
@@ -163,8 +244,9 @@ Result<int64_t> WeightStore::bytes_to_read(const WeightSource& source) const {
 }
 
 Status WeightStore::load(Stream& stream, WeightSource& source) {
-  ASSIGN_OR_RETURN(memory_, Buffer::allocate(bytes_));
+  ASSIGN_OR_RETURN(memory_, Buffer::allocate(bytes_, space_));
   place();
+  if (space_ == MemorySpace::kDevice) return load_pieces(stream, source, device_pieces());
   const std::vector<Job> work = jobs();
   std::vector<Status> done(work.size());
   stream.pool().parallel_for(static_cast<int>(work.size()),

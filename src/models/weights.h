@@ -14,6 +14,7 @@
 #include "base/stream.h"
 #include "base/tensor.h"
 #include "kernels/linear.h"
+#include "models/device_loader.h"
 #include "models/weight_source.h"
 
 namespace wideep::models {
@@ -22,7 +23,8 @@ namespace wideep::models {
 // place is filled by load() and stays as long as the store.
 class WeightStore {
  public:
-  WeightStore() = default;
+  // Of the host, or of the GPU that is current when it is loaded.
+  explicit WeightStore(MemorySpace space = MemorySpace::kHost) : space_(space) {}
   WeightStore(const WeightStore&) = delete;
   WeightStore& operator=(const WeightStore&) = delete;
 
@@ -33,13 +35,15 @@ class WeightStore {
       std::vector<std::vector<MatrixRequest>> members, DType dtype);
   // A table in row-major order, kF32 or kBF16.
   const ConstMatrixView& add_table(const MatrixRequest& request, DType dtype);
-  const std::vector<float>& add_vector(const VectorRequest& request);
+  // kF32.
+  const std::span<const float>& add_vector(const VectorRequest& request);
 
   // Bytes of the source that load() will read.
   Result<int64_t> bytes_to_read(const WeightSource& source) const;
 
   // Reads and packs everything that was added, on the stream's pool. Called once. The first error
-  // in the order of adding.
+  // in the order of adding. For a GPU the stream is one of it, and everything is there when load()
+  // returns.
   Status load(Stream& stream, WeightSource& source);
 
   int64_t bytes() const { return bytes_; }
@@ -61,15 +65,20 @@ class WeightStore {
   };
   struct Vector {
     VectorRequest request;
-    std::vector<float> values;
+    std::span<const float> values;
+    int64_t offset = 0;
   };
   using Job = std::function<Status(WeightSource&)>;
 
+  int64_t weight_bytes(const kernels::PackedWeight& weight) const;
   int64_t reserve(int64_t bytes);
   void place();
   void add_jobs(const LinearGroup& group, int member, std::vector<Job>& jobs) const;
   std::vector<Job> jobs();
+  void add_pieces(const LinearGroup& group, int member, std::vector<DevicePiece>& pieces) const;
+  std::vector<DevicePiece> device_pieces() const;
 
+  const MemorySpace space_;
   // Deques, so that what add_*() returned stays where it is.
   std::deque<LinearGroup> linears_;
   std::deque<Table> tables_;

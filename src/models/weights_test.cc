@@ -139,7 +139,7 @@ TEST_P(WeightStoreTest, KeepsGroupsSideBySide) {
 
 TEST_P(WeightStoreTest, ReadsTablesAndVectors) {
   const ConstMatrixView& table = store_.add_table(rows("a", 0, 2, 3), GetParam());
-  const std::vector<float>& vector = store_.add_vector({"b", 2, 5});
+  const std::span<const float>& vector = store_.add_vector({"b", 2, 5});
   ASSERT_TRUE(store_.load(stream_, source_).is_ok());
   if (GetParam() == DType::kF32) {
     EXPECT_EQ(table.row<float>(1)[2], 10);

@@ -1,20 +1,41 @@
 #include "moe/conventional_layer.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 #include <utility>
 #include <vector>
 
 #include "base/share.h"
 #include "kernels/permute.h"
+#include "kernels/transfer.h"
+#include "moe/device_experts.h"
 
 namespace wideep::moe {
 namespace {
 
 // A gathered row is one piece of memory: x, then weights, then ids.
-int64_t row_width(const MoeShape& shape) {
-  return shape.hidden_size + 2 * shape.top_k;
+struct GatheredRow {
+  GatheredRow(const MoeShape& shape, DType dtype)
+      : x_bytes(int64_t{shape.hidden_size} * dtype_size(dtype)),
+        top_k_bytes(int64_t{shape.top_k} * int64_t{sizeof(float)}),
+        bytes(Arena::padded(x_bytes + 2 * top_k_bytes)) {}
+
+  int64_t x_bytes;
+  int64_t top_k_bytes;  // of the weights, and of the ids
+  int64_t bytes;
+};
+
+// [rows, row_bytes] as bytes.
+MatrixView bytes_view(std::span<std::byte> rows, int64_t row_bytes) {
+  return {rows.data(), DType::kU8, std::ssize(rows) / row_bytes, row_bytes, row_bytes};
+}
+template <typename T>
+ConstMatrixView bytes_view(const T* rows, int64_t count, int64_t row_bytes) {
+  return {reinterpret_cast<const std::byte*>(rows), DType::kU8, count, row_bytes, row_bytes};
+}
+ConstMatrixView bytes_view(ConstMatrixView x) {
+  const int size = dtype_size(x.dtype);
+  return {x.data, DType::kU8, x.rows, x.columns * size, x.stride * size};
 }
 
 }  // namespace
@@ -34,15 +55,22 @@ int64_t ConventionalLayer::scratch_bytes(int max_rows) const {
       2 * Arena::matrix_bytes(pairs, shape_.hidden_size) +
       expert_scratch_bytes(pairs, shape_.intermediate_size) + 3 * Arena::matrix_bytes(pairs, 1) +
       Arena::matrix_bytes(std::ssize(options_.experts.down) + 1, 1) + 8 * Arena::kAlignment;
+  const auto num_experts = static_cast<int>(std::ssize(options_.experts.down));
+  if (options_.on_gpu) bytes = device_experts_scratch_bytes(shape_, num_experts, rows);
   if (options_.gather != nullptr) {
-    bytes += 2 * Arena::matrix_bytes(rows, row_width(shape_)) +
-             2 * Arena::matrix_bytes(rows, shape_.hidden_size) + 2 * Arena::matrix_bytes(pairs, 1);
+    bytes += 2 * Arena::padded(rows * GatheredRow(shape_, DType::kF32).bytes) +
+             Arena::matrix_bytes(rows, shape_.hidden_size) + 2 * Arena::matrix_bytes(pairs, 1);
   }
   return bytes;
 }
 
 void ConventionalLayer::run_own_experts(Stream& stream, Arena& arena, const MoeInput& input,
                                         MatrixView y) const {
+  if (stream.is_cuda()) {
+    run_experts_on_device(stream, arena,
+                          {shape_, options_.first_expert, options_.experts, input, y});
+    return;
+  }
   const Arena::Scope scope(arena);
   const int64_t num_pairs = input.x.rows * shape_.top_k;
   const int num_experts = static_cast<int>(std::ssize(options_.experts.down));
@@ -85,42 +113,38 @@ Status ConventionalLayer::forward_gathered(Stream& stream, Arena& arena, const M
                                            std::span<const int> counts, MatrixView y) const {
   const Arena::Scope scope(arena);
   const int64_t hidden = shape_.hidden_size;
-  const int64_t width = row_width(shape_);
+  const DType dtype = input.x.dtype;
+  const GatheredRow row(shape_, dtype);
   const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
-  const auto weight_bytes = static_cast<size_t>(shape_.top_k) * sizeof(float);
 
-  const std::span<float> own = arena.take<float>(input.x.rows * width);
-  for (int64_t t = 0; t < input.x.rows; ++t) {
-    float* row = own.data() + t * width;
-    std::memcpy(row, input.x.row<float>(t), static_cast<size_t>(hidden) * sizeof(float));
-    std::memcpy(row + hidden, input.weights + t * shape_.top_k, weight_bytes);
-    std::memcpy(row + hidden + shape_.top_k, input.ids + t * shape_.top_k, weight_bytes);
-  }
-  const std::span<float> all = arena.take<float>(total * width);
+  const std::span<std::byte> own = arena.take<std::byte>(input.x.rows * row.bytes);
+  const MatrixView packed = bytes_view(own, row.bytes);
+  kernels::copy_matrix(stream, bytes_view(input.x), packed.column_range(0, row.x_bytes));
+  kernels::copy_matrix(stream, bytes_view(input.weights, input.x.rows, row.top_k_bytes),
+                       packed.column_range(row.x_bytes, row.top_k_bytes));
+  kernels::copy_matrix(stream, bytes_view(input.ids, input.x.rows, row.top_k_bytes),
+                       packed.column_range(row.x_bytes + row.top_k_bytes, row.top_k_bytes));
+  const std::span<std::byte> all = arena.take<std::byte>(total * row.bytes);
   std::vector<int64_t> sizes;
-  for (const int count : counts) sizes.push_back(count * width * int64_t{sizeof(float)});
-  RETURN_IF_ERROR(
-      options_.gather->all_gather_v(std::as_bytes(own), sizes, std::as_writable_bytes(all)));
+  for (const int count : counts) sizes.push_back(count * row.bytes);
+  RETURN_IF_ERROR(options_.gather->all_gather_v(own, sizes, all));
 
-  const std::span<int32_t> ids = arena.take<int32_t>(total * shape_.top_k);
-  const std::span<float> weights = arena.take<float>(total * shape_.top_k);
-  for (int64_t t = 0; t < total; ++t) {
-    const float* row = all.data() + t * width + hidden;
-    std::memcpy(weights.data() + t * shape_.top_k, row, weight_bytes);
-    std::memcpy(ids.data() + t * shape_.top_k, row + shape_.top_k, weight_bytes);
-  }
+  const MatrixView gathered_rows = bytes_view(all, row.bytes);
+  const std::span<std::byte> weights = arena.take<std::byte>(total * row.top_k_bytes);
+  const std::span<std::byte> ids = arena.take<std::byte>(total * row.top_k_bytes);
+  kernels::copy_matrix(stream, gathered_rows.column_range(row.x_bytes, row.top_k_bytes),
+                       bytes_view(weights, row.top_k_bytes));
+  kernels::copy_matrix(stream,
+                       gathered_rows.column_range(row.x_bytes + row.top_k_bytes, row.top_k_bytes),
+                       bytes_view(ids, row.top_k_bytes));
   MoeInput gathered;
-  gathered.x = ConstMatrixView(matrix_view(all.data(), total, width)).column_range(0, hidden);
-  gathered.ids = ids.data();
-  gathered.weights = weights.data();
-  const MatrixView sums = arena.matrix(total, hidden);
+  gathered.x = {all.data(), dtype, total, hidden, row.bytes / dtype_size(dtype)};
+  gathered.ids = reinterpret_cast<const int32_t*>(ids.data());
+  gathered.weights = reinterpret_cast<const float*>(weights.data());
+  const MatrixView sums = arena.matrix(total, hidden, dtype);
   run_own_experts(stream, arena, gathered, sums);
-
-  sizes.clear();
-  for (const int count : counts) sizes.push_back(count * hidden);
-  return options_.gather->reduce_scatter_v(
-      {sums.row<float>(0), static_cast<size_t>(total * hidden)}, sizes,
-      {y.row<float>(0), static_cast<size_t>(y.rows * hidden)});
+  const std::vector<int64_t> rows(counts.begin(), counts.end());
+  return options_.gather->reduce_scatter_rows(sums, rows, y);
 }
 
 Status ConventionalLayer::forward(Stream& stream, Arena& arena, const MoeInput& input,

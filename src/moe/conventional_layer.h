@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <span>
 
-#include "dist/communicator.h"
+#include "dist/tensor_group.h"
 #include "moe/moe_layer.h"
 
 namespace wideep::moe {
@@ -26,8 +26,9 @@ class ConventionalLayer : public MoeLayer {
     MoeShape shape;
     int first_expert = 0;
     ExpertWeights experts;
-    dist::Communicator* gather = nullptr;
+    dist::TensorGroup* gather = nullptr;
     int max_num_tokens = 0;
+    bool on_gpu = false;
   };
   explicit ConventionalLayer(const Options& options);
 

@@ -44,14 +44,15 @@ Result<std::vector<float>> run_rank(const Experts& experts, const Split& split,
                             experts.intermediate * tp_rank / split.moe_tp;
   shape.top_k = tokens.top_k;
   shape.weight_scales_input = scales_input;
+  Stream stream(pool);
+  ASSIGN_OR_RETURN(const auto group, dist::TensorGroup::create(world, stream));
   ConventionalLayer layer({shape, first_expert, own.weights(),
-                           split.attention_dp ? &world : nullptr, split.max_num_tokens});
+                           split.attention_dp ? group.get() : nullptr, split.max_num_tokens});
 
   const int max_rows =
       dp_tokens.empty() ? tokens.count : *std::max_element(dp_tokens.begin(), dp_tokens.end());
   const Buffer scratch = Buffer::allocate(layer.scratch_bytes(max_rows) + 1).value();
   Arena arena(scratch.span<std::byte>(layer.scratch_bytes(max_rows)));
-  Stream stream(pool);
   std::vector<float> y(static_cast<size_t>(tokens.count) * experts.hidden, NAN);
   const MoeInput input = {matrix_view(tokens.x.data(), tokens.count, experts.hidden),
                           tokens.ids.data(), tokens.weights.data()};

@@ -23,6 +23,15 @@ int64_t expert_scratch_bytes(int64_t rows, int intermediate_size) {
          Arena::matrix_bytes(rows, intermediate_size);
 }
 
+kernels::GroupedWeight grouped(std::span<const kernels::PackedWeight> weights) {
+  const kernels::PackedWeight& first = weights.front();
+  const kernels::GroupedWeight result = {first.data, first.dtype,
+                                         static_cast<int>(std::ssize(weights)), first.out_features,
+                                         first.in_features};
+  CHECK(weights.back().data == first.data + (std::ssize(weights) - 1) * result.stride_bytes());
+  return result;
+}
+
 int num_chunks(int64_t tokens, int64_t max_num_tokens) {
   return static_cast<int>(std::max<int64_t>(1, (tokens + max_num_tokens - 1) / max_num_tokens));
 }

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "base/stream.h"
 #include "base/tensor.h"
+#include "kernels/grouped_gemm.h"
 #include "kernels/linear.h"
 
 namespace wideep::moe {
@@ -51,6 +52,9 @@ struct ExpertWeights {
   std::span<const kernels::PackedWeight> gate_up;  // [2 * intermediate, hidden], gate above up
   std::span<const kernels::PackedWeight> down;     // [hidden, intermediate]
 };
+
+// The experts of a GPU, which lie side by side, as the grouped products take them.
+kernels::GroupedWeight grouped(std::span<const kernels::PackedWeight> weights);
 
 // y = down(silu(gate x) * up x) of every row, with the weights of its group: rows [offsets[g],
 // offsets[g + 1]) with the g-th. x, y [rows, hidden]. Takes expert_scratch_bytes(rows) of the

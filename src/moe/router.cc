@@ -23,7 +23,7 @@ kernels::RouterScoring scoring_op(Scoring scoring) {
 }  // namespace
 
 Router::Router(const MoeModelConfig& config, const kernels::PackedWeight& gate,
-               const std::vector<float>* bias)
+               const std::span<const float>* bias)
     : config_(config), gate_(&gate), bias_(bias) {
   CHECK(gate.out_features == config.num_experts);
   CHECK(bias == nullptr || std::ssize(*bias) == config.num_experts);

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <span>
 
 #include "base/stream.h"
 #include "base/tensor.h"
@@ -17,7 +17,7 @@ class Router {
   // sensitive. bias [num_experts]: DeepSeek's correction; null for none. Both are the caller's,
   // outlive the router, and need their values at forward() only.
   Router(const MoeModelConfig& config, const kernels::PackedWeight& gate,
-         const std::vector<float>* bias);
+         const std::span<const float>* bias);
 
   // x [tokens, hidden_size]; logits [tokens, num_experts] is scratch; ids and weights
   // [tokens, top_k].
@@ -31,7 +31,7 @@ class Router {
  private:
   MoeModelConfig config_;
   const kernels::PackedWeight* gate_;
-  const std::vector<float>* bias_;
+  const std::span<const float>* bias_;
 };
 
 }  // namespace wideep::moe

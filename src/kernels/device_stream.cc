@@ -1,0 +1,69 @@
+#include "kernels/device_stream.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/device.h"
+
+#ifdef WIDEEP_CUDA
+#include "base/cuda.h"
+#include "kernels/op_context.h"
+#endif
+
+namespace wideep::kernels {
+
+#ifdef WIDEEP_CUDA
+
+namespace {
+
+class CudaDeviceStream : public DeviceStream {
+ public:
+  CudaDeviceStream(ThreadPool& pool, Uuid uuid, CudaStream handle,
+                   std::unique_ptr<OpContext> context)
+      : uuid_(uuid),
+        handle_(std::move(handle)),
+        context_(std::move(context)),
+        stream_(Stream::of_cuda(pool, handle_.get(), context_.get())) {}
+  ~CudaDeviceStream() override { cudaStreamSynchronize(handle_.get()); }
+
+  Stream& stream() override { return stream_; }
+  Uuid uuid() const override { return uuid_; }
+  Result<int64_t> free_bytes() const override {
+    size_t free = 0;
+    size_t total = 0;
+    RETURN_IF_CUDA_ERROR(cudaMemGetInfo(&free, &total));
+    return static_cast<int64_t>(free);
+  }
+
+ private:
+  Uuid uuid_;
+  CudaStream handle_;
+  std::unique_ptr<OpContext> context_;
+  Stream stream_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<DeviceStream>> DeviceStream::open(ThreadPool& pool, int device) {
+  RETURN_IF_CUDA_ERROR(cudaSetDevice(device));
+  ASSIGN_OR_RETURN(CudaStream handle, CudaStream::create());
+  ASSIGN_OR_RETURN(std::unique_ptr<OpContext> context, OpContext::create());
+  cudaDeviceProp properties{};
+  RETURN_IF_CUDA_ERROR(cudaGetDeviceProperties(&properties, device));
+  DeviceStream::Uuid uuid{};
+  std::copy_n(properties.uuid.bytes, uuid.size(), uuid.begin());
+  return std::unique_ptr<DeviceStream>(
+      std::make_unique<CudaDeviceStream>(pool, uuid, std::move(handle), std::move(context)));
+}
+
+#else
+
+Result<std::unique_ptr<DeviceStream>> DeviceStream::open(ThreadPool&, int device) {
+  return Status::unavailable(fmt::format("GPU {}: {}", device, device_report().problem));
+}
+
+#endif
+
+}  // namespace wideep::kernels
