@@ -1,5 +1,7 @@
-#include "kernels/cuda_testing.h"
 #include "kernels/norm.h"
+
+#include "kernels/cuda_testing.h"
+#include "kernels/elementwise.h"
 
 namespace wideep::kernels {
 namespace {
@@ -7,13 +9,23 @@ namespace {
 class NormCudaTest : public CudaTest {};
 
 TEST_F(NormCudaTest, MatchesTheCpu) {
-  for (const auto& [rows, columns] : {std::pair{0, 4}, {1, 1}, {5, 15}, {9, 130}, {40, 7168}}) {
+  // Odd rows, then rows in vectors: of one to four a thread, then too many.
+  for (const auto& [rows, columns, gap] : {std::tuple{0, 8, 0},
+                                           {1, 1, 0},
+                                           {5, 15, 3},
+                                           {9, 130, 3},
+                                           {40, 7168, 3},
+                                           {3, 8, 8},
+                                           {70, 1000, 8},
+                                           {40, 7168, 0},
+                                           {5, 16384, 0},
+                                           {3, 16392, 8}}) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
-      const TestMatrix x = rounded(random_matrix(random_, rows, columns, 3, 4), dtype);
+      const TestMatrix x = rounded(random_matrix(random_, rows, columns, gap, 4), dtype);
       const std::vector<float> weight = random_floats(random_, columns);
-      TestMatrix expected(rows, columns, 2);
+      TestMatrix expected(rows, columns, gap);
       rms_norm(cpu(), {x.view(), weight.data(), 1e-5F, expected.view()});
-      const DeviceMatrix y(TestMatrix(rows, columns, 2), dtype);
+      const DeviceMatrix y(TestMatrix(rows, columns, gap), dtype);
       const DeviceMatrix input(x, dtype);
       const DeviceVector<float> device_weight(weight);
       rms_norm(stream(), {input.view(), device_weight.data(), 1e-5F, y.view()});
@@ -23,18 +35,39 @@ TEST_F(NormCudaTest, MatchesTheCpu) {
   }
 }
 
+TEST_F(NormCudaTest, InPlace) {
+  const TestMatrix before = random_matrix(random_, 30, 512, 8);
+  TestMatrix expected = before;
+  rms_norm(cpu(), {expected.view(), nullptr, 1e-6F, expected.view()});
+  const DeviceMatrix x(before, DType::kF32);
+  rms_norm(stream(), {x.view(), nullptr, 1e-6F, x.view()});
+  expect_close(x.host(), expected, 1e-5);
+}
+
 TEST_F(NormCudaTest, AddsToTheResidual) {
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    const TestMatrix x = rounded(random_matrix(random_, 70, 301, 1), dtype);
-    TestMatrix residual = random_matrix(random_, 70, 301, 5);
-    const DeviceMatrix device_x(x, dtype);
-    const DeviceMatrix device_residual(residual, DType::kF32);
-    const DeviceMatrix y(TestMatrix(70, 301, 2), dtype);
-    add_rms_norm(stream(), {device_x.view(), device_residual.view(), nullptr, 1e-6F, y.view()});
-    TestMatrix expected(70, 301, 2);
-    add_rms_norm(cpu(), {x.view(), residual.view(), nullptr, 1e-6F, expected.view()});
-    EXPECT_EQ(device_residual.host().bits(), residual.bits());
-    expect_close(y.host(), expected, tolerance_of(dtype));
+  for (const auto& [columns, gap] : {std::pair{301, 5}, {304, 8}, {5120, 0}}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      for (const DType residual_dtype : {DType::kF32, DType::kBF16}) {
+        const TestMatrix x = rounded(random_matrix(random_, 70, columns, gap), dtype);
+        const TestMatrix before = rounded(random_matrix(random_, 70, columns, gap), residual_dtype);
+        const std::vector<float> weight = random_floats(random_, columns);
+        TestMatrix sum = before;
+        add(cpu(), x.view(), sum.view());
+        sum = rounded(sum, residual_dtype);
+        TestMatrix expected(70, columns, gap);
+        rms_norm(cpu(), {sum.view(), weight.data(), 1e-6F, expected.view()});
+        const DeviceMatrix device_x(x, dtype);
+        const DeviceMatrix residual(before, residual_dtype);
+        const DeviceMatrix y(TestMatrix(70, columns, gap), dtype);
+        const DeviceVector<float> device_weight(weight);
+        add_rms_norm(stream(),
+                     {device_x.view(), residual.view(), device_weight.data(), 1e-6F, y.view()});
+        EXPECT_EQ(residual.host().bits(), sum.bits());
+        expect_close(y.host(), expected, tolerance_of(dtype));
+        expect_gaps_untouched(y.host());
+        expect_gaps_untouched(residual.host());
+      }
+    }
   }
 }
 
