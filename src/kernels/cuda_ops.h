@@ -15,6 +15,7 @@
 #include "kernels/position_factors.h"
 #include "kernels/rope.h"
 #include "kernels/router.h"
+#include "kernels/sampling.h"
 #include "kernels/self_attention.h"
 
 namespace wideep::kernels {
@@ -59,6 +60,9 @@ void rope_table(Stream& stream, const RopeTableParams& params);
 void rope(Stream& stream, const RopeParams& params);
 
 void route(Stream& stream, const RouterParams& params);
+
+void sample(Stream& stream, ConstMatrixView logits, std::span<const SampleRequest> requests,
+            std::span<int> tokens);
 
 }  // namespace cuda
 }  // namespace wideep::kernels

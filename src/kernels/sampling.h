@@ -25,7 +25,8 @@ struct SampleRequest {
 
 // tokens[r] for each row of logits [rows, vocab] kF32. The largest logit, ties to the smaller id,
 // where temperature is 0. Filters in the order temperature, top_k, top_p. Logits that
-// are not finite are never chosen; a row without a finite one gives -1.
+// are not finite are never chosen; a row without a finite one gives -1. Requests and tokens are of
+// the host, whatever the stream: it is waited for. On a CUDA stream vocab < 2^18.
 void sample(Stream& stream, ConstMatrixView logits, std::span<const SampleRequest> requests,
             std::span<int> tokens);
 

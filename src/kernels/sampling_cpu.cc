@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/random.h"
+#include "kernels/cuda_ops.h"
 #include "kernels/parallel.h"
 #include "kernels/sampling.h"
 #include "kernels/vector_math.h"
@@ -170,6 +171,9 @@ void sample(Stream& stream, ConstMatrixView logits, std::span<const SampleReques
             std::span<int> tokens) {
   CHECK(logits.dtype == DType::kF32);
   CHECK(logits.rows == static_cast<int64_t>(requests.size()) && requests.size() == tokens.size());
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::sample(stream, logits, requests, tokens);
+  }
   parallel_ranges(stream, logits.rows, 2.0 * static_cast<double>(logits.columns),
                   [&](int64_t begin, int64_t end) {
                     for (int64_t r = begin; r < end; ++r) {
