@@ -41,7 +41,9 @@ Result<void*> take_cuda(int64_t bytes, MemorySpace space) {
                                            cudaGetErrorString(error)));
   }
   if (on_device) {
+    // On the default stream, which other streams do not wait for.
     RETURN_IF_CUDA_ERROR(cudaMemset(data, 0, size));
+    RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(nullptr));
   } else {
     std::memset(data, 0, size);
   }

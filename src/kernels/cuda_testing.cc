@@ -33,7 +33,7 @@ DeviceMatrix::DeviceMatrix(const TestMatrix& matrix, DType dtype)
     float_to_bf16(matrix.values, narrow);
     from = narrow.data();
   }
-  EXPECT_EQ(cudaMemcpy(memory_.data(), from, memory_.size(), cudaMemcpyDefault), cudaSuccess);
+  copy_now(memory_.data(), from, memory_.size());
 }
 
 MatrixView DeviceMatrix::view() const {
@@ -46,7 +46,7 @@ TestMatrix DeviceMatrix::host() const {
   std::vector<uint16_t> narrow(result.values.size());
   const bool is_narrow = dtype_ == DType::kBF16;
   void* to = is_narrow ? static_cast<void*>(narrow.data()) : result.values.data();
-  EXPECT_EQ(cudaMemcpy(to, memory_.data(), memory_.size(), cudaMemcpyDefault), cudaSuccess);
+  copy_now(to, memory_.data(), memory_.size());
   if (is_narrow) bf16_to_float(reinterpret_cast<const std::byte*>(narrow.data()), result.values);
   return result;
 }

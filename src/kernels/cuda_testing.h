@@ -34,14 +34,20 @@ class CudaTest : public ::testing::Test {
   std::unique_ptr<Stream> stream_;
 };
 
+// Copies between the host and the device. Waits until it is there: cudaMemcpy alone returns once
+// ordinary memory of the host is staged, and the test's stream does not wait for its stream.
+inline void copy_now(void* to, const void* from, size_t bytes) {
+  EXPECT_EQ(cudaMemcpy(to, from, bytes, cudaMemcpyDefault), cudaSuccess);
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+}
+
 // A copy on the device of values of the host. Waits, so that tests read in order.
 template <typename T>
 class DeviceVector {
  public:
   explicit DeviceVector(std::span<const T> values) : size_(values.size()) {
     memory_ = device_buffer(static_cast<int64_t>(values.size_bytes())).value();
-    EXPECT_EQ(cudaMemcpy(memory_.data(), values.data(), values.size_bytes(), cudaMemcpyDefault),
-              cudaSuccess);
+    copy_now(memory_.data(), values.data(), values.size_bytes());
   }
   explicit DeviceVector(const std::vector<T>& values) : DeviceVector(std::span<const T>(values)) {}
 
@@ -51,7 +57,7 @@ class DeviceVector {
   std::vector<T> host() const {
     std::vector<T> values(size_);
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-    EXPECT_EQ(cudaMemcpy(values.data(), data(), size_ * sizeof(T), cudaMemcpyDefault), cudaSuccess);
+    copy_now(values.data(), data(), size_ * sizeof(T));
     return values;
   }
 
