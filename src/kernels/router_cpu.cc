@@ -11,6 +11,8 @@
 namespace wideep::kernels {
 namespace {
 
+constexpr int kMaxBest = std::max(kMaxRouterTopK, kMaxRouterGroups);
+
 // The `top_k` largest of what is offered, in descending order; ties go to what was offered first.
 // NaN counts as -infinity.
 class Best {
@@ -39,8 +41,8 @@ class Best {
  private:
   int top_k_;
   int count_ = 0;
-  float scores_[kMaxRouterTopK];
-  int ids_[kMaxRouterTopK];
+  float scores_[kMaxBest];
+  int ids_[kMaxBest];
 };
 
 void offer_all(const float* scores, int begin, int end, Best& best) {

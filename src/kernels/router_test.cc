@@ -89,9 +89,9 @@ TEST(RouteTest, MatchesTheFormulas) {
     for (int trial = 0; trial < 60; ++trial) {
       RouterParams params;
       params.scoring = static_cast<RouterScoring>(trial % 3);
-      params.n_group = 1 << between(random, 0, 3);
+      params.n_group = 1 << between(random, 0, 6);
       params.topk_group = between(random, 1, params.n_group);
-      const int group_size = between(random, 1, 40);
+      const int group_size = between(random, 1, std::min(40, kMaxRouterExperts / params.n_group));
       params.top_k = between(random, 1, std::min(16, params.topk_group * group_size));
       params.normalize = trial % 2 == 0;
       params.scaling = trial % 5 == 0 ? 2.5F : 1;
