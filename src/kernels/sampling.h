@@ -1,7 +1,9 @@
 // Choosing the next token from logits.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "base/stream.h"
@@ -15,6 +17,13 @@ struct SamplingParams {
   float top_p = 1;        // of the fewest tokens whose probabilities reach top_p
   uint64_t seed = 0;
 };
+
+// What differences of logits are multiplied by. Temperatures are normal numbers: the smallest is as
+// good as 0 and has a finite inverse, the largest as good as infinity.
+inline float inverse_of_temperature(float temperature) {
+  using Limits = std::numeric_limits<float>;
+  return 1 / std::clamp(temperature, Limits::min(), Limits::max());
+}
 
 // One row of logits to be sampled; the random number is a function of seed and position alone, so
 // that a request gives the same tokens in any batch, on any rank.

@@ -37,8 +37,7 @@ struct Probabilities {
     for (int id = 0; id < vocab; ++id) {
       values[id] = std::abs(logits[id]) < kInfinity ? logits[id] : -kInfinity;
     }
-    // The smallest normal temperature is as good as zero and has a finite inverse.
-    const float scale = 1 / std::max(temperature, std::numeric_limits<float>::min());
+    const float scale = inverse_of_temperature(temperature);
     for (int begin = 0; begin < vocab; begin += kBlock) {
       const int count = std::min(kBlock, vocab - begin);
       block_sums.push_back(exp_row(&values[begin], most, scale, count, &values[begin]));

@@ -4,9 +4,7 @@
 // which are in the order of its values: "how many, or how much, is at least this?". A histogram of
 // the upper bits first tells which tokens can matter; where they are few, they are kept in shared
 // memory and bisection no longer reads the row.
-#include <algorithm>
 #include <cstdint>
-#include <limits>
 
 #include "base/cuda.h"
 #include "base/random.h"
@@ -108,7 +106,7 @@ struct Row {
         body(i + 2, v.z);
         body(i + 3, v.w);
       }
-      id = end / 4 * 4;
+      id = max(begin, end / 4 * 4);
     }
     for (id += thread; id < end; id += num_threads) body(id, logits[id]);
   }
@@ -339,11 +337,6 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) requests[blockIdx.x].token = token;
 }
 
-// The smallest normal temperature is as good as zero and has a finite inverse.
-float scale_of(float temperature) {
-  return temperature <= 0 ? -1 : 1 / std::max(temperature, std::numeric_limits<float>::min());
-}
-
 }  // namespace
 
 void sample(Stream& stream, ConstMatrixView logits, std::span<const SampleRequest> requests,
@@ -355,11 +348,12 @@ void sample(Stream& stream, ConstMatrixView logits, std::span<const SampleReques
   for (int64_t r = 0; r < count; ++r) {
     const SamplingParams& sampling = requests[r].sampling;
     const auto position = static_cast<uint64_t>(requests[r].position);
-    rows[r] = {.share = Random(sampling.seed, {position}).uniform(),
-               .scale = scale_of(sampling.temperature),
-               .top_p = sampling.top_p,
-               .top_k = sampling.top_k,
-               .token = -1};
+    rows[r] = {
+        .share = Random(sampling.seed, {position}).uniform(),
+        .scale = sampling.temperature <= 0 ? -1 : inverse_of_temperature(sampling.temperature),
+        .top_p = sampling.top_p,
+        .top_k = sampling.top_k,
+        .token = -1};
   }
   sample_kernel<<<static_cast<unsigned>(count), kThreads, 0, stream_of(stream)>>>(
       rows_of<float>(logits), static_cast<int>(logits.columns), rows.data());

@@ -113,7 +113,9 @@ TEST(SampleTest, ExtremeTemperatures) {
   const std::vector<float> logits = {1, 3, 2};
   EXPECT_EQ(sampled(logits, {.temperature = 1e-45F}), 1);
   EXPECT_EQ(sampled(logits, {.temperature = 1e-45F, .top_p = 0.5F}), 1);
-  expect_shares(shares(logits, {.temperature = 1e30F}), {1 / 3.0, 1 / 3.0, 1 / 3.0});
+  for (const float temperature : {1e30F, kInfinity}) {
+    expect_shares(shares(logits, {.temperature = temperature}), {1 / 3.0, 1 / 3.0, 1 / 3.0});
+  }
 }
 
 TEST(SampleTest, DependsOnSeedAndPositionOnly) {
