@@ -27,25 +27,35 @@ auto rows_of(const BasicMatrixView<Byte>& view) {
                                                                         view.stride};
 }
 
-// 4 or 8 elements, from 16-byte boundaries (4 of bf16: 8-byte ones); or fewer, from anywhere.
+// Elements as they are in memory: 4 or 8, from 16-byte boundaries (4 of bf16: 8-byte ones); or
+// fewer, from anywhere. What a kernel keeps while further loads are under way: converting waits.
+template <typename T, int kCount>
+struct Packed {
+  using Word = std::conditional_t<(kCount < 4), T,
+                                  std::conditional_t<kCount * sizeof(T) % 16 == 0, uint4, uint2>>;
+  static constexpr int kWords = kCount * sizeof(T) / sizeof(Word);
+  Word words[kWords];
+};
+
 template <int kCount, typename T>
-__device__ void load(const T* from, float (&to)[kCount]) {
-  if constexpr (kCount < 4) {
+__device__ Packed<T, kCount> load_packed(const T* from) {
+  using Result = Packed<T, kCount>;
+  Result result;
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) to[i] = to_float(from[i]);
-  } else if constexpr (sizeof(T) == 4) {
+  for (int i = 0; i < Result::kWords; ++i) {
+    result.words[i] = reinterpret_cast<const typename Result::Word*>(from)[i];
+  }
+  return result;
+}
+
+template <typename T, int kCount>
+__device__ void widen(const Packed<T, kCount>& from, float (&to)[kCount]) {
+  if constexpr (kCount < 4 || sizeof(T) == 4) {
+    const auto* values = reinterpret_cast<const T*>(from.words);
 #pragma unroll
-    for (int i = 0; i < kCount; i += 4) {
-      const auto v = *reinterpret_cast<const float4*>(from + i);
-      to[i] = v.x;
-      to[i + 1] = v.y;
-      to[i + 2] = v.z;
-      to[i + 3] = v.w;
-    }
+    for (int i = 0; i < kCount; ++i) to[i] = to_float(values[i]);
   } else {
-    using Vector = std::conditional_t<kCount == 8, uint4, uint2>;
-    const Vector vector = *reinterpret_cast<const Vector*>(from);
-    const auto* pairs = reinterpret_cast<const __nv_bfloat162*>(&vector);
+    const auto* pairs = reinterpret_cast<const __nv_bfloat162*>(from.words);
 #pragma unroll
     for (int i = 0; i < kCount; i += 2) {
       const float2 pair = __bfloat1622float2(pairs[i / 2]);
@@ -53,6 +63,11 @@ __device__ void load(const T* from, float (&to)[kCount]) {
       to[i + 1] = pair.y;
     }
   }
+}
+
+template <int kCount, typename T>
+__device__ void load(const T* from, float (&to)[kCount]) {
+  widen(load_packed<kCount>(from), to);
 }
 
 template <int kCount, typename T>

@@ -14,8 +14,8 @@ constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffU;
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kSegment = 256;                   // pairs of a warp, with several blocks
-constexpr int64_t kPairsOfOneBlock = 4 * 1024;  // more are worth three launches
+constexpr int kRounds = 8;  // of 32 pairs, at most: a warp's segment
+constexpr int kPairsOfBlock = kWarps * kRounds * kWarp;
 
 struct Permutation {
   const int32_t* ids;
@@ -23,7 +23,7 @@ struct Permutation {
   int group_begin;
   int num_groups;
   int alignment;
-  int segment;
+  int rounds;  // of a segment
   int max_rows;
   int* offsets;
   int* rows;
@@ -31,7 +31,9 @@ struct Permutation {
   int* group_of_row;
   int* counts;  // [blocks, num_groups]; of several blocks
 
-  __device__ int group(int pair) const {
+  // -1 for pairs of other groups, and beyond the last.
+  __device__ int group(int64_t pair) const {
+    if (pair >= num_pairs) return -1;
     const int32_t id = ids[pair];
     const int group = id - group_begin;
     return id >= 0 && group >= 0 && group < num_groups ? group : -1;
@@ -41,32 +43,32 @@ struct Permutation {
   }
 };
 
+// A warp's pairs: this lane's of round i is begin + i * 32 + lane.
 struct Segment {
-  int begin;
-  int end;
+  int64_t begin;
+  int groups[kRounds];
   int* counters;  // [num_groups] in shared memory
 };
 
-__device__ Segment own_segment(const Permutation& p, int* counters) {
+// Reads the groups, and makes counters [kWarps, num_groups] what each warp has of each group.
+__device__ Segment count_pairs(const Permutation& p, int* counters) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int64_t begin = (static_cast<int64_t>(blockIdx.x) * kWarps + warp) * p.segment;
-  const int64_t end = begin + p.segment;
-  return {static_cast<int>(min(begin, static_cast<int64_t>(p.num_pairs))),
-          static_cast<int>(min(end, static_cast<int64_t>(p.num_pairs))),
-          counters + warp * p.num_groups};
-}
-
-// Counters [kWarps, num_groups] become what each warp has of each group.
-__device__ void count_pairs(const Permutation& p, int* counters) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  Segment own;
+  own.begin = (static_cast<int64_t>(blockIdx.x) * kWarps + warp) * p.rounds * kWarp;
+  own.counters = counters + warp * p.num_groups;
+#pragma unroll
+  for (int i = 0; i < kRounds; ++i) {
+    own.groups[i] = i < p.rounds ? p.group(own.begin + i * kWarp + lane) : -1;
+  }
   for (int i = threadIdx.x; i < kWarps * p.num_groups; i += kThreads) counters[i] = 0;
   __syncthreads();
-  const Segment own = own_segment(p, counters);
-  for (int pair = own.begin + static_cast<int>(threadIdx.x) % kWarp; pair < own.end;
-       pair += kWarp) {
-    const int group = p.group(pair);
-    if (group >= 0) atomicAdd(own.counters + group, 1);
+#pragma unroll
+  for (int i = 0; i < kRounds; ++i) {
+    if (own.groups[i] >= 0) atomicAdd(own.counters + own.groups[i], 1);
   }
   __syncthreads();
+  return own;
 }
 
 // Counters of a group become the counts of the warps before, from `first` on; returns the sum.
@@ -109,22 +111,24 @@ __device__ void clear_rows(const Permutation& p) {
 }
 
 // Counters hold the next row of each warp and group.
-__device__ void place_pairs(const Permutation& p, int* counters) {
-  const Segment own = own_segment(p, counters);
+__device__ void place_pairs(const Permutation& p, const Segment& own) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  for (int first = own.begin; first < own.end; first += kWarp) {
-    const int pair = first + lane;
-    const int group = pair < own.end ? p.group(pair) : -1;
+#pragma unroll
+  for (int i = 0; i < kRounds; ++i) {
+    if (i == p.rounds) break;
+    const int64_t pair = own.begin + i * kWarp + lane;
+    const int group = own.groups[i];
     const unsigned peers = __match_any_sync(kAllLanes, group);
     const int rank = __popc(peers & ((1U << lane) - 1));
     const int row = group >= 0 ? own.counters[group] + rank : -1;
     __syncwarp();
     if (group >= 0 && rank == 0) own.counters[group] += __popc(peers);
     __syncwarp();
-    if (pair < own.end) p.rows[pair] = row;
-    if (row < 0) continue;
-    p.pairs[row] = pair;
-    if (p.group_of_row != nullptr) p.group_of_row[row] = group;
+    if (pair < p.num_pairs) p.rows[pair] = row;
+    if (row >= 0) {
+      p.pairs[row] = static_cast<int>(pair);
+      if (p.group_of_row != nullptr) p.group_of_row[row] = group;
+    }
   }
 }
 
@@ -132,7 +136,7 @@ __global__ void __launch_bounds__(kThreads) permute_kernel(Permutation p) {
   extern __shared__ int shared[];  // counters [kWarps, num_groups], offsets [num_groups + 1]
   int* offsets = shared + kWarps * p.num_groups;
   clear_rows(p);
-  count_pairs(p, shared);
+  const Segment own = count_pairs(p, shared);
   for (int group = threadIdx.x; group < p.num_groups; group += kThreads) {
     offsets[group] = scan_warps(shared, p.num_groups, group, 0);
   }
@@ -146,12 +150,13 @@ __global__ void __launch_bounds__(kThreads) permute_kernel(Permutation p) {
     shared[i] += offsets[i % p.num_groups];
   }
   __syncthreads();
-  place_pairs(p, shared);
+  place_pairs(p, own);
 }
 
 __global__ void __launch_bounds__(kThreads) permute_count_kernel(Permutation p) {
   extern __shared__ int shared[];
   clear_rows(p);
+  if (static_cast<int64_t>(blockIdx.x) * kPairsOfBlock >= p.num_pairs) return;
   count_pairs(p, shared);
   for (int group = threadIdx.x; group < p.num_groups; group += kThreads) {
     p.counts[static_cast<int64_t>(blockIdx.x) * p.num_groups + group] =
@@ -181,19 +186,20 @@ __global__ void __launch_bounds__(kMaxPermutationGroups)
 
 __global__ void __launch_bounds__(kThreads) permute_place_kernel(Permutation p) {
   extern __shared__ int shared[];
-  count_pairs(p, shared);
+  const Segment own = count_pairs(p, shared);
   for (int group = threadIdx.x; group < p.num_groups; group += kThreads) {
     scan_warps(
         shared, p.num_groups, group,
         p.offsets[group] + p.counts[static_cast<int64_t>(blockIdx.x) * p.num_groups + group]);
   }
   __syncthreads();
-  place_pairs(p, shared);
+  place_pairs(p, own);
 }
 
 constexpr int kRowThreads = 128;  // 7 vectors of each for 7168 columns
 constexpr int kRowVector = 8;
 constexpr int kRowUnroll = 4;
+constexpr int kCombineUnroll = 8;  // rows in flight: all of a token for most models
 constexpr int kGatherBlocksPerSm = 12;
 
 template <typename X, typename Y>
@@ -219,17 +225,21 @@ __global__ void __launch_bounds__(kRowThreads) gather_kernel(Gather<X, Y> g) {
     device_check(token < g.num_tokens);
     const float scale = g.scales != nullptr ? g.scales[pair] : 1;
     for (int64_t first = threadIdx.x * kVector; first < g.columns; first += kStep * kRowUnroll) {
-      float v[kRowUnroll][kVector];
+      Packed<X, kVector> packed[kRowUnroll];
 #pragma unroll
       for (int u = 0; u < kRowUnroll; ++u) {
-        if (first + u * kStep < g.columns) load(g.x.at(token, first + u * kStep), v[u]);
+        if (first + u * kStep < g.columns) {
+          packed[u] = load_packed<kVector>(g.x.at(token, first + u * kStep));
+        }
       }
 #pragma unroll
       for (int u = 0; u < kRowUnroll; ++u) {
         if (first + u * kStep >= g.columns) break;
+        float v[kVector];
+        widen(packed[u], v);
 #pragma unroll
-        for (int i = 0; i < kVector; ++i) v[u][i] *= scale;
-        store(v[u], g.y.at(row, first + u * kStep));
+        for (int i = 0; i < kVector; ++i) v[i] *= scale;
+        store(v, g.y.at(row, first + u * kStep));
       }
     }
   }
@@ -247,28 +257,29 @@ struct Combine {
   template <int kCount>
   __device__ void run(int64_t token, int64_t column) const {
     float sum[kCount] = {};
-    for (int first = 0; first < top_k; first += kRowUnroll) {
-      float v[kRowUnroll][kCount];
-      float weight[kRowUnroll];
-      bool is_here[kRowUnroll];
+    for (int first = 0; first < top_k; first += kCombineUnroll) {
+      int row[kCombineUnroll];
+      float weight[kCombineUnroll];
+      Packed<X, kCount> packed[kCombineUnroll];
 #pragma unroll
-      for (int u = 0; u < kRowUnroll; ++u) {
+      for (int u = 0; u < kCombineUnroll; ++u) {
         const int64_t pair = token * top_k + first + u;
-        const int row = first + u < top_k ? rows[pair] : -1;
-        is_here[u] = row >= 0;
-        if (!is_here[u]) continue;
-        device_check(row < num_rows);
-        weight[u] = weights != nullptr ? weights[pair] : 1;
-        load(x.at(row, column), v[u]);
+        row[u] = first + u < top_k ? rows[pair] : -1;
+        weight[u] = first + u < top_k && weights != nullptr ? weights[pair] : 1;
       }
 #pragma unroll
-      for (int u = 0; u < kRowUnroll; ++u) {
-        if (!is_here[u]) continue;
-          // Not fused: the bits of the CPU's sum.
+      for (int u = 0; u < kCombineUnroll; ++u) {
+        device_check(row[u] < num_rows);
+        if (row[u] >= 0) packed[u] = load_packed<kCount>(x.at(row[u], column));
+      }
 #pragma unroll
-        for (int i = 0; i < kCount; ++i) {
-          sum[i] = __fadd_rn(sum[i], __fmul_rn(weight[u], v[u][i]));
-        }
+      for (int u = 0; u < kCombineUnroll; ++u) {
+        if (row[u] < 0) continue;
+        float v[kCount];
+        widen(packed[u], v);
+        // Not fused: the bits of the CPU's sum.
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) sum[i] = __fadd_rn(sum[i], __fmul_rn(weight[u], v[i]));
       }
     }
     store(sum, y.at(token, column));
@@ -282,15 +293,14 @@ void make_permutation(Stream& stream, const PermutationParams& params) {
   const int64_t max_rows = max_permuted_rows(num_pairs, params.num_groups, params.row_alignment);
   CHECK(params.num_groups >= 0 && params.num_groups <= kMaxPermutationGroups);
   CHECK(params.row_alignment >= 1 && max_rows < (int64_t{1} << 30));
-  const bool is_one_block = num_pairs <= kPairsOfOneBlock;
-  const int64_t of_warp = (num_pairs + kWarps - 1) / kWarps;
   Permutation p = {
       .ids = params.ids.data(),
       .num_pairs = static_cast<int>(num_pairs),
       .group_begin = params.group_begin,
       .num_groups = params.num_groups,
       .alignment = params.row_alignment,
-      .segment = is_one_block ? static_cast<int>((of_warp + kWarp - 1) / kWarp * kWarp) : kSegment,
+      .rounds = static_cast<int>(
+          std::min<int64_t>(kRounds, (num_pairs + kWarps * kWarp - 1) / (kWarps * kWarp))),
       .max_rows = static_cast<int>(max_rows),
       .offsets = params.offsets,
       .rows = params.rows,
@@ -300,12 +310,13 @@ void make_permutation(Stream& stream, const PermutationParams& params) {
   };
   const cudaStream_t handle = stream_of(stream);
   const size_t shared = ((kWarps + 1) * params.num_groups + 1) * sizeof(int);
-  if (is_one_block) {
+  if (num_pairs <= kPairsOfBlock) {
     permute_kernel<<<1, kThreads, shared, handle>>>(p);
   } else {
-    const auto blocks = static_cast<int>((of_warp + kSegment - 1) / kSegment);
+    const auto blocks = static_cast<int>((num_pairs + kPairsOfBlock - 1) / kPairsOfBlock);
+    const auto clearing = static_cast<int>((max_rows + kPairsOfBlock - 1) / kPairsOfBlock);
     p.counts = stream.context().workspace<int>(int64_t{blocks} * params.num_groups).data();
-    permute_count_kernel<<<blocks, kThreads, shared, handle>>>(p);
+    permute_count_kernel<<<std::max(blocks, clearing), kThreads, shared, handle>>>(p);
     permute_scan_kernel<<<1, kMaxPermutationGroups, 0, handle>>>(p, blocks);
     permute_place_kernel<<<blocks, kThreads, shared, handle>>>(p);
   }

@@ -1,7 +1,5 @@
 // A warp takes a token; a lane has every 32nd expert. What is chosen by is compared as integers,
 // with the warp's reductions.
-#include <bit>
-
 #include "kernels/cuda_math.cuh"
 #include "kernels/cuda_ops.h"
 #include "kernels/cuda_rows.cuh"
@@ -61,20 +59,31 @@ __device__ int place_of(int expert) {
   return expert + expert / kWarp;
 }
 
-// The sum of the two best of a group; its one expert where it has no more.
-__device__ float group_score(const float* choice, int begin, int size) {
+// The two largest of what is offered.
+struct Two {
   float first = -INFINITY;
   float second = -INFINITY;
-  for (int e = begin; e < begin + size; ++e) {
-    const float value = choice[place_of(e)];
-    if (value > first) {
-      second = first;
-      first = value;
-    } else if (value > second) {
-      second = value;
-    }
+
+  __device__ void offer(float value) {
+    second = fmaxf(second, fminf(first, value));
+    first = fmaxf(first, value);
   }
-  return size > 1 ? first + second : first;
+};
+
+// The sum of the two best of a group, its one expert where it has no more, by `lanes` neighbours, a
+// power of two, which all call it.
+__device__ float group_score(const float* choice, int begin, int size, int lanes) {
+  Two two;
+  for (int e = begin + lane_id() % lanes; e < begin + size; e += lanes) {
+    two.offer(choice[place_of(e)]);
+  }
+  for (int offset = lanes / 2; offset > 0; offset /= 2) {
+    const float first = __shfl_xor_sync(kAllLanes, two.first, offset);
+    const float second = __shfl_xor_sync(kAllLanes, two.second, offset);
+    two.offer(first);
+    two.offer(second);
+  }
+  return size > 1 ? two.first + two.second : two.first;
 }
 
 // Keys of experts outside the best groups become 0. choice: the experts, in shared memory.
@@ -82,11 +91,19 @@ template <int kPerLane>
 __device__ void keep_best_groups(const Router& router, const float* choice,
                                  uint32_t (&keys)[kPerLane]) {
   const int size = router.num_experts / router.n_group;
+  int lanes = 1;  // of a group
+  while (lanes * 2 * router.n_group <= kWarp) lanes *= 2;
+  const int groups_at_once = kWarp / lanes;
   uint32_t group_keys[kMaxRouterGroups / kWarp];
 #pragma unroll
   for (int i = 0; i < kMaxRouterGroups / kWarp; ++i) {
-    const int group = i * kWarp + lane_id();
-    group_keys[i] = group < router.n_group ? ordered(group_score(choice, group * size, size)) : 0;
+    // All lanes of a group learn its score, the first of them as lane group % 32 of a key.
+    const int group = i * kWarp + lane_id() / lanes;
+    const int begin = min(group, router.n_group) * size;
+    const float score = group_score(choice, begin, group < router.n_group ? size : 0, lanes);
+    const float own = __shfl_sync(kAllLanes, score, lane_id() * lanes % kWarp);
+    const int own_group = i * kWarp + lane_id();
+    group_keys[i] = lane_id() < groups_at_once && own_group < router.n_group ? ordered(own) : 0;
   }
   uint64_t kept = 0;
   for (int i = 0; i < router.topk_group; ++i) kept |= uint64_t{1} << take_largest(group_keys);
@@ -120,19 +137,23 @@ __global__ void __launch_bounds__(kWarp* kWarpsPerBlock) route_kernel(Router rou
   if (token >= router.num_tokens) return;
   const float* logits = router.logits.at(token, 0);
   const bool is_grouped = router.scoring == RouterScoring::kSigmoidGroups;
+  // All loads before the first use.
+  float choice[kPerLane];
+  float bias[kPerLane];
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    const int expert = i * kWarp + lane_id();
+    const bool is_expert = expert < router.num_experts;
+    choice[i] = is_expert ? logits[expert] : 0;
+    bias[i] = is_expert && is_grouped && router.bias != nullptr ? router.bias[expert] : 0;
+  }
   uint32_t keys[kPerLane];
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) {
     const int expert = i * kWarp + lane_id();
-    keys[i] = 0;
-    if (expert >= router.num_experts) continue;
-    float choice = logits[expert];
-    if (is_grouped) {
-      choice = portable_sigmoid(choice);
-      if (router.bias != nullptr) choice = __fadd_rn(choice, router.bias[expert]);
-    }
-    choices[warp][place_of(expert)] = choice;
-    keys[i] = ordered(choice);
+    if (is_grouped) choice[i] = __fadd_rn(portable_sigmoid(choice[i]), bias[i]);
+    choices[warp][place_of(expert)] = isnan(choice[i]) ? -INFINITY : choice[i];
+    keys[i] = expert < router.num_experts ? ordered(choice[i]) : 0;
   }
   __syncwarp();
   if (is_grouped && router.topk_group < router.n_group) {
