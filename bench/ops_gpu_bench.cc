@@ -336,33 +336,62 @@ void sample_of(benchmark::State& state, const SamplingParams& sampling) {
   set_bytes(state, logits.bytes());
 }
 
-#define OP(name) BENCHMARK(name)->UseManualTime()->Unit(benchmark::kMicrosecond)
-OP(embedding_of)->Arg(128)->Arg(8192);
-OP(silu_mul_of)->Arg(1024)->Arg(65536);
-OP(add_of)->Arg(128)->Arg(8192);
-OP(rms_norm_of)->Arg(1)->Arg(128)->Arg(8192);
-OP(add_rms_norm_of)->Arg(1)->Arg(128)->Arg(8192);
-OP(norm_heads_of)->Arg(128)->Arg(8192);
-OP(rope_of)->Arg(128)->Arg(8192);
-OP(rope_table_of)->Arg(128)->Arg(8192);
-OP(route_of)->Arg(1)->Arg(128)->Arg(8192);
-OP(make_permutation_of)->Args({128, 32})->Args({512, 256})->Args({8192, 32})->Args({8192, 256});
-OP(gather_rows_of)->Arg(128)->Arg(8192);
-OP(combine_rows_of)->Arg(128)->Arg(8192);
-#undef OP
+// The benchmark where there is a GPU.
+template <typename Body>
+auto on_gpu(const Body& body) {
+  return [body](benchmark::State& state) {
+    int count = 0;
+    if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0) {
+      body(state);
+    } else {
+      state.SkipWithError("needs a GPU");
+    }
+  };
+}
 
-#define SAMPLE(name, ...)                                         \
-  BENCHMARK_CAPTURE(sample_of, name, SamplingParams{__VA_ARGS__}) \
-      ->Arg(1)                                                    \
-      ->Arg(128)                                                  \
-      ->UseRealTime()                                             \
-      ->Unit(benchmark::kMicrosecond)
-SAMPLE(greedy, .temperature = 0);
-SAMPLE(temperature, .temperature = 0.005F);
-SAMPLE(top_k_50, .temperature = 0.005F, .top_k = 50);
-SAMPLE(top_p_95, .temperature = 0.005F, .top_p = 0.95F);
-SAMPLE(top_p_95_of_a_flat_row, .temperature = 1, .top_p = 0.95F);
-#undef SAMPLE
+using Arguments = std::vector<std::vector<int64_t>>;
+
+template <typename Body>
+void add_op(const char* name, const Arguments& arguments, const Body& body) {
+  auto* op = benchmark::RegisterBenchmark(name, on_gpu(body));
+  op->UseManualTime()->Unit(benchmark::kMicrosecond);
+  for (const std::vector<int64_t>& values : arguments) op->Args(values);
+}
+
+void add_sampling(const char* name, const SamplingParams& sampling) {
+  benchmark::RegisterBenchmark(name,
+                               on_gpu([=](benchmark::State& state) { sample_of(state, sampling); }))
+      ->Arg(1)
+      ->Arg(128)
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond);
+}
+
+// Numbers of rows, which are tokens but for silu_mul (pairs).
+bool add_all() {
+  const Arguments batches = {{1}, {128}, {8192}};
+  const Arguments large = {{128}, {8192}};
+  add_op("embedding", large, embedding_of);
+  add_op("silu_mul", {{1024}, {65536}}, silu_mul_of);
+  add_op("add", large, add_of);
+  add_op("rms_norm", batches, rms_norm_of);
+  add_op("add_rms_norm", batches, add_rms_norm_of);
+  add_op("norm_heads", large, norm_heads_of);
+  add_op("rope", large, rope_of);
+  add_op("rope_table", large, rope_table_of);
+  add_op("route", batches, route_of);
+  add_op("make_permutation", {{128, 32}, {512, 256}, {8192, 32}, {8192, 256}}, make_permutation_of);
+  add_op("gather_rows", large, gather_rows_of);
+  add_op("combine_rows", large, combine_rows_of);
+  add_sampling("sample/greedy", {});
+  add_sampling("sample/temperature", {.temperature = 0.005F});
+  add_sampling("sample/top_k 50", {.temperature = 0.005F, .top_k = 50});
+  add_sampling("sample/top_p 0.95", {.temperature = 0.005F, .top_p = 0.95F});
+  add_sampling("sample/top_p 0.95 of a flat row", {.temperature = 1, .top_p = 0.95F});
+  return true;
+}
+
+[[maybe_unused]] const bool kAdded = add_all();
 
 }  // namespace
 }  // namespace wideep::kernels
