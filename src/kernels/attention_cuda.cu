@@ -525,12 +525,36 @@ void check_params(const AttentionParams& params) {
 
 }  // namespace
 
+namespace {
+
+// Whether one of the fast kernels took it.
+bool attend_fast(Stream& stream, const AttentionParams& params) {
+  if constexpr (adapters::kHasFlashInfer) {
+    if (adapters::takes_latent(params)) {
+      adapters::latent_attention(stream, params);
+      return true;
+    }
+    if (adapters::takes_grouped(params)) {
+      adapters::grouped_attention(stream, params);
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
 void attention(Stream& stream, const AttentionParams& params) {
   check_params(params);
   if (params.tables->batch().num_tiles == 0) return;
-  if constexpr (adapters::kHasFlashInfer) {
-    if (adapters::takes_latent(params)) return adapters::latent_attention(stream, params);
-    if (adapters::takes_grouped(params)) return adapters::grouped_attention(stream, params);
+  if (const AttentionTables* plain = params.tables->plain(params.chunk_size);
+      adapters::kHasFlashInfer && plain != nullptr) {
+    AttentionParams simpler = params;
+    simpler.tables = plain;
+    simpler.chunk_size = 0;
+    simpler.cp_size = 1;
+    simpler.cp_rank = 0;
+    if (attend_fast(stream, simpler)) return;
   }
   const Task task = task_of(stream, params);
   if (task.batch.tile_pairs == 8) {

@@ -19,8 +19,8 @@ constexpr AttentionShape kShapes[] = {
 // A cache on the device, and calls of attention on it.
 class DeviceAttention {
  public:
-  DeviceAttention(const AttentionShape& shape, const TestCache& cache, DType dtype, int cp_size = 1,
-                  int cp_rank = 0)
+  DeviceAttention(const AttentionShape& shape, const TestCache& cache, DType dtype,
+                  int chunk_size = 0, int cp_size = 1, int cp_rank = 0)
       : shape_(shape), cache_(cache.view()), dtype_(dtype), memory_(cache.bytes()) {
     cache_.data = memory_.data();
     AttentionTablesOptions options;
@@ -33,6 +33,7 @@ class DeviceAttention {
     options.k_dim = shape.k_dim;
     options.v_dim = shape.v_dim;
     options.dtype = dtype;
+    options.chunk_size = chunk_size;
     options.cp_size = cp_size;
     options.cp_rank = cp_rank;
     tables_ = AttentionTables::create(options).value();
@@ -41,14 +42,14 @@ class DeviceAttention {
   AttentionTables& tables() { return *tables_; }
 
   AttentionParams params(const DeviceMatrix& q, const DeviceMatrix& out,
-                         const DeviceVector<float>& lse, int chunk_size) const {
+                         const DeviceVector<float>& lse) const {
     AttentionParams params;
     params.q = q.view();
     params.num_heads = shape_.num_heads;
     params.cache = cache_;
     params.tables = tables_.get();
     params.scale = 1 / std::sqrt(static_cast<float>(shape_.k_dim));
-    params.chunk_size = chunk_size;
+    params.chunk_size = tables_->options().chunk_size;
     params.cp_size = tables_->options().cp_size;
     params.cp_rank = tables_->options().cp_rank;
     params.out = out.view();
@@ -57,8 +58,7 @@ class DeviceAttention {
   }
 
   AttentionResult run(Stream& stream, const TestMatrix& q,
-                      std::span<const AttentionSequence> sequences, int chunk_size = 0,
-                      int padded_sequences = 0) {
+                      std::span<const AttentionSequence> sequences, int padded_sequences = 0) {
     AttentionResult result(q.rows, shape_);
     // The fast kernels want rows that are adjacent, or aligned; the others get a gap.
     if (dtype_ == DType::kBF16) result.out = TestMatrix(q.rows, result.out.columns);
@@ -66,7 +66,7 @@ class DeviceAttention {
     const DeviceMatrix out(result.out, dtype_);
     const DeviceVector<float> lse(result.lse);
     EXPECT_TRUE(tables_->prepare(stream, sequences, padded_sequences).is_ok());
-    attention(stream, params(device_q, out, lse, chunk_size));
+    attention(stream, params(device_q, out, lse));
     result.out = out.host();
     result.lse = lse.host();
     return result;
@@ -139,8 +139,8 @@ TEST_F(AttentionCudaTest, MatchesTheDefinition) {
     const auto sequences =
         last_rows(cache, lengths, {between(random_, 1, std::min(lengths[0], 50)), 0, 1, 1});
     const TestMatrix q = queries(shape, sequences.back().first_row + 1, dtype);
-    DeviceAttention device(shape, cache, dtype);
-    AttentionResult result = device.run(stream(), q, sequences, chunk_size);
+    DeviceAttention device(shape, cache, dtype, chunk_size);
+    AttentionResult result = device.run(stream(), q, sequences);
     expect_definition(shape, cache, sequences, q, result, dtype, chunk_size);
     if (HasFatalFailure()) return;
   }
@@ -249,7 +249,7 @@ TEST_F(AttentionCudaTest, PartsOfTheKeysMergeToTheWhole) {
           own_pages.push_back(cache.pages(0)[page]);
         }
         const std::vector<AttentionSequence> sequences = {{0, kRows, 0, own_pages.data()}};
-        DeviceAttention device(shape, cache, dtype, kParts, rank);
+        DeviceAttention device(shape, cache, dtype, 0, kParts, rank);
         AttentionResult part = device.run(stream(), q, sequences);
         expect_definition(shape, cache, {{0, kRows, 0, nullptr}}, q, part, dtype, 0, kParts, rank);
         if (HasFatalFailure()) return;
@@ -265,6 +265,48 @@ TEST_F(AttentionCudaTest, PartsOfTheKeysMergeToTheWhole) {
       DeviceAttention device(shape, cache, dtype);
       const std::vector<AttentionSequence> sequences = {{0, kRows, 0, cache.pages(0).data()}};
       expect_close(merged.out, device.run(stream(), q, sequences).out, tolerance_for(dtype));
+    }
+  }
+}
+
+// Prompts over several chunks and decode, with pages that do not straddle chunks and some that do.
+TEST_F(AttentionCudaTest, Chunks) {
+  for (const AttentionShape& shape : kShapes) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      for (const int page_size : {16, 24}) {
+        SCOPED_TRACE(testing::Message() << shape.name << ", pages of " << page_size);
+        const std::vector<int> lengths = {400, 128, 1, 129, 300};
+        const TestCache cache(random_, shape, page_size, dtype, lengths);
+        const auto sequences = last_rows(cache, lengths, {300, 128, 1, 1, 0});
+        const TestMatrix q = queries(shape, 430, dtype);
+        DeviceAttention device(shape, cache, dtype, 64);
+        AttentionResult result = device.run(stream(), q, sequences);
+        expect_definition(shape, cache, sequences, q, result, dtype, 64);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+// Decode of sequences of which a rank holds no key, some, or all.
+TEST_F(AttentionCudaTest, DecodeOverThePagesOfARank) {
+  for (const AttentionShape& shape : kShapes) {
+    for (int rank = 0; rank < 2; ++rank) {
+      SCOPED_TRACE(testing::Message() << shape.name << ", rank " << rank);
+      const std::vector<int> lengths = {1, 16, 17, 32, 33, 500};
+      const TestCache cache(random_, shape, 16, DType::kBF16, lengths);
+      auto sequences = last_rows(cache, lengths, {1, 1, 1, 1, 1, 1});
+      std::vector<std::vector<int>> own(lengths.size());
+      for (size_t s = 0; s < lengths.size(); ++s) {
+        const std::vector<int>& pages = cache.pages(static_cast<int>(s));
+        for (size_t page = rank; page < pages.size(); page += 2) own[s].push_back(pages[page]);
+        sequences[s].pages = own[s].data();
+      }
+      const TestMatrix q = queries(shape, 6, DType::kBF16);
+      DeviceAttention device(shape, cache, DType::kBF16, 0, 2, rank);
+      AttentionResult result = device.run(stream(), q, sequences);
+      expect_definition(shape, cache, sequences, q, result, DType::kBF16, 0, 2, rank);
+      if (HasFatalFailure()) return;
     }
   }
 }
@@ -286,7 +328,8 @@ TEST_F(AttentionCudaTest, GraphsReadTheTablesOfTheirReplay) {
       const std::vector<int> lengths = {900, 33, 1, 100};
       const TestCache cache(random_, shape, 16, dtype, lengths);
       const TestMatrix q = queries(shape, kPadded, dtype);
-      DeviceAttention device(shape, cache, dtype);
+      const int chunk_size = shape.k_dim == 128 ? 64 : 0;
+      DeviceAttention device(shape, cache, dtype, chunk_size);
       AttentionResult result(kPadded, shape);
       result.out = TestMatrix(kPadded, result.out.columns);
       const DeviceMatrix device_q(q, dtype);
@@ -296,7 +339,7 @@ TEST_F(AttentionCudaTest, GraphsReadTheTablesOfTheirReplay) {
       const auto all = last_rows(cache, lengths, {1, 1, 1, 1});
       ASSERT_TRUE(device.tables().prepare(stream(), std::span(all).first(1), kPadded).is_ok());
       ASSERT_EQ(cudaStreamBeginCapture(handle, cudaStreamCaptureModeRelaxed), cudaSuccess);
-      attention(stream(), device.params(device_q, out, lse, 0));
+      attention(stream(), device.params(device_q, out, lse));
       cudaGraph_t graph = nullptr;
       cudaGraphExec_t exec = nullptr;
       ASSERT_EQ(cudaStreamEndCapture(handle, &graph), cudaSuccess);
@@ -307,7 +350,7 @@ TEST_F(AttentionCudaTest, GraphsReadTheTablesOfTheirReplay) {
         ASSERT_EQ(cudaGraphLaunch(exec, handle), cudaSuccess);
         result.out = out.host();
         result.lse = lse.host();
-        expect_definition(shape, cache, some, q, result, dtype);
+        expect_definition(shape, cache, some, q, result, dtype, chunk_size);
         for (int row = count; row < kPadded; ++row) {
           for (int64_t c = 0; c < result.out.columns; ++c) ASSERT_EQ(result.out.at(row, c), 0);
         }
@@ -338,7 +381,7 @@ TEST_F(AttentionCudaTest, ManyBatchesInFlight) {
     const std::vector<AttentionSequence> sequences = {
         {0, 1, lengths[s] - 1, cache.pages(s).data()}};
     ASSERT_TRUE(device.tables().prepare(stream(), sequences).is_ok());
-    attention(stream(), device.params(device_q, *outs[s], *lses[s], 0));
+    attention(stream(), device.params(device_q, *outs[s], *lses[s]));
   }
   for (int s = 0; s < std::ssize(lengths); ++s) {
     results[s].out = outs[s]->host();

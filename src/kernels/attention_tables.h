@@ -39,6 +39,7 @@ struct AttentionTablesOptions {
   int v_dim = 0;
   // Of queries, outputs and cache; the fast kernels are for kBF16 in all three, the rest works too.
   DType dtype = DType::kBF16;
+  int chunk_size = 0;  // of the layers that have chunks
   int cp_size = 1;
   int cp_rank = 0;
   // Of self_attention() on the same sequences; 0 where a model has none.
@@ -55,13 +56,12 @@ inline constexpr int attention_tile_pairs(int pairs) {
 struct AttentionBatch {
   int num_sequences = 0;  // with those that fill the batch up
   int num_rows = 0;
-  // Of the longest sequence; unknown (INT32_MAX) where a graph is to serve any.
-  int most_keys = 0;
   const int* first_row = nullptr;       // [num_sequences + 1] if rows are adjacent: and their end
   const int* rows = nullptr;            // [num_sequences]
   const int* first_position = nullptr;  // [num_sequences], -1 for those that fill up: they see none
   const int* first_page = nullptr;      // [num_sequences + 1] index in `pages`
   const int* pages = nullptr;           // of this rank, sequence by sequence
+  int num_pages = 0;
 
   int tile_pairs = 0;               // pairs of a row and a head that share a KV head
   int num_tiles = 0;                // of one KV head
@@ -76,6 +76,10 @@ class AttentionTables {
   // Of device memory, for the plan of memory.
   static int64_t device_bytes(const AttentionTablesOptions& options);
   ~AttentionTables();
+
+  // What a call with that chunk size and the options' context parallelism is to run on: these, or
+  // others, whose sequences are cut so that neither is left. Null: only the kernel that knows both.
+  const AttentionTables* plain(int chunk_size) const;
 
   // Waits only if the batch before the last one is still being copied. Never while a graph is
   // captured. The sequences are of the host; rows of a batch without a sequence keep what they had.
@@ -101,8 +105,11 @@ class AttentionTables {
 
   explicit AttentionTables(const AttentionTablesOptions& options);
 
+  Status create_plain();
+  Status prepare_plain(Stream& stream, std::span<const AttentionSequence> sequences,
+                       int padded_sequences);
   void describe(std::span<const AttentionSequence> sequences, int padded_sequences);
-  void choose_schedules(int most_rows, bool is_padded);
+  void choose_schedules(int most_rows, bool is_padded, bool is_adjacent);
   Tables place(int* base) const;
   void fill(std::span<const AttentionSequence> sequences, const Tables& tables) const;
 
@@ -120,6 +127,10 @@ class AttentionTables {
   bool has_self_ = false;
   PromptSchedule self_;
   std::unique_ptr<Memory> memory_;
+  std::unique_ptr<AttentionTables> chunked_;  // a sequence for each chunk
+  std::unique_ptr<AttentionTables> local_;    // over this rank's keys
+  bool has_local_ = false;                    // of the batch
+  std::vector<AttentionSequence> plain_sequences_;
 };
 
 }  // namespace wideep::kernels

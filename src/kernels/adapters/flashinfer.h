@@ -24,7 +24,8 @@ inline constexpr int kGroupedHeadDim = 128;
 inline constexpr int kSelfKeyDim = 192;
 inline constexpr int kSelfValueDim = 128;
 
-// Whether a call is one of these kernels': everything kBF16, rows aligned to 16 bytes.
+// Whether a call is one of these kernels': everything kBF16, rows aligned to 16 bytes. Neither
+// chunks nor context parallelism.
 bool takes_latent(const AttentionParams& params);
 bool takes_grouped(const AttentionParams& params);
 

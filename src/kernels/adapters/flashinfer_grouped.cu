@@ -66,12 +66,11 @@ cudaError_t launch_tiles(const Params& params, Bf16* partial_out, float* partial
 
 bool takes_grouped(const AttentionParams& params) {
   const KvCacheView& cache = params.cache;
-  return params.tables->grouped() != nullptr &&
-         (params.chunk_size == 0 || params.tables->batch().most_keys <= params.chunk_size) &&
-         params.q.dtype == DType::kBF16 && params.out.dtype == DType::kBF16 &&
-         cache.dtype == DType::kBF16 && cache.v_offset % 8 == 0 && cache.row_dim % 8 == 0 &&
-         params.q.stride % 8 == 0 && params.out.stride == params.out.columns &&
-         is_aligned(params.q.data) && is_aligned(params.out.data) && is_aligned(cache.data);
+  return params.tables->grouped() != nullptr && params.q.dtype == DType::kBF16 &&
+         params.out.dtype == DType::kBF16 && cache.dtype == DType::kBF16 &&
+         cache.v_offset % 8 == 0 && cache.row_dim % 8 == 0 && params.q.stride % 8 == 0 &&
+         params.out.stride == params.out.columns && is_aligned(params.q.data) &&
+         is_aligned(params.out.data) && is_aligned(cache.data);
 }
 
 void grouped_attention(Stream& stream, const AttentionParams& from) {

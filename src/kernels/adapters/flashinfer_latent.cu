@@ -44,11 +44,10 @@ void set_strides(const AttentionParams& from, Params& params) {
 
 bool takes_latent(const AttentionParams& params) {
   const KvCacheView& cache = params.cache;
-  return params.tables->latent() != nullptr && params.chunk_size == 0 &&
-         params.q.dtype == DType::kBF16 && params.out.dtype == DType::kBF16 &&
-         cache.dtype == DType::kBF16 && cache.v_offset == 0 && cache.row_dim % 8 == 0 &&
-         params.q.stride % 8 == 0 && params.out.stride % 8 == 0 && is_aligned(params.q.data) &&
-         is_aligned(params.out.data) && is_aligned(cache.data);
+  return params.tables->latent() != nullptr && params.q.dtype == DType::kBF16 &&
+         params.out.dtype == DType::kBF16 && cache.dtype == DType::kBF16 && cache.v_offset == 0 &&
+         cache.row_dim % 8 == 0 && params.q.stride % 8 == 0 && params.out.stride % 8 == 0 &&
+         is_aligned(params.q.data) && is_aligned(params.out.data) && is_aligned(cache.data);
 }
 
 void latent_attention(Stream& stream, const AttentionParams& from) {
