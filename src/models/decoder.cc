@@ -278,6 +278,7 @@ Status Decoder::set_kv_memory(const KvMemory& memory) {
   tables.k_dim = layout.k_dim;
   tables.v_dim = layout.v_dim;
   tables.dtype = options_.kv_dtype;
+  if (config_.llama4) tables.chunk_size = config_.llama4->attention_chunk_size;
   tables.cp_size = mapping_.cp();
   tables.cp_rank = rank_.cp_rank;
   ASSIGN_OR_RETURN(attention_tables_, kernels::AttentionTables::create(tables));
