@@ -279,7 +279,10 @@ void AttentionTables::choose_schedules(int most_rows, bool is_padded, bool is_ad
                                          scheduled_, is_padded);
   }
   has_self_ = is_fast && !is_padded && options_.self_k_dim == adapters::kSelfKeyDim &&
-              options_.self_v_dim == adapters::kSelfValueDim;
+              options_.self_v_dim == adapters::kSelfValueDim &&
+              std::ranges::all_of(scheduled_, [](const ScheduledSequence& sequence) {
+                return sequence.keys == sequence.num_rows;
+              });
   prompts_.num_heads = self_.num_heads = options_.num_heads;
   prompts_.blocks = self_.blocks = num_sms_;
 }

@@ -73,6 +73,18 @@ TEST_F(SelfAttentionCudaTest, MatchesTheDefinition) {
   }
 }
 
+TEST_F(SelfAttentionCudaTest, IsForBatchesOfWholePrompts) {
+  const auto tables = make_tables(16);
+  const std::vector<int> pages(1024);
+  const AttentionSequence prompt = {0, 5, 0, pages.data()};
+  for (const AttentionSequence& cached :
+       {AttentionSequence{5, 1, 7, pages.data()}, AttentionSequence{5, 3, 1, pages.data()}}) {
+    const std::vector<AttentionSequence> sequences = {prompt, cached};
+    ASSERT_TRUE(tables->prepare(stream(), sequences).is_ok());
+    EXPECT_EQ(tables->self(), nullptr);
+  }
+}
+
 TEST_F(SelfAttentionCudaTest, NoRows) {
   const auto tables = make_tables(16);
   ASSERT_TRUE(tables->prepare(stream(), {}).is_ok());
