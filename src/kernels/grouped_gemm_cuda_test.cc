@@ -112,33 +112,39 @@ TEST_F(GroupedGemmCudaTest, MaskedIsTheProductOfEachGroup) {
   }
 }
 
-// The bits of a row, in every layout, at every place, beside any other rows.
+// The bits of a row, in every layout, with every size of tiles, at every place, beside any other
+// rows. The tiles side by side are even and odd in number.
 TEST_F(GroupedGemmCudaTest, RowsDependOnNothingElse) {
-  constexpr int kOut = 384;
-  constexpr int kIn = 1024;
-  for (const DType dtype : kTypes) {
-    const DeviceWeights weight = weights(dtype, 2, kOut, kIn);
+  constexpr int kIn = 4224;
+  for (const auto& [dtype, out] : {std::pair{DType::kF32, 128},
+                                   {DType::kBF16, 384},
+                                   {DType::kBF16, 512},
+                                   {DType::kF8E4M3, 384},
+                                   {DType::kF8E4M3, 512}}) {
+    SCOPED_TRACE(testing::Message() << dtype_name(dtype) << ", " << out << " outputs");
+    const DeviceWeights weight = weights(dtype, 2, out, kIn);
     TestMatrix x = random_matrix(random_, 256, kIn);
     const TestMatrix one = rows_of(x, 0, 1);
     copy_rows(one, 77, x);
     copy_rows(one, 200, x);
     const DeviceVector<int> offsets(std::vector<int>{0, 0, 256});
-    const DeviceMatrix y(TestMatrix(256, kOut), output_of(dtype));
-    grouped_gemm_contiguous(
-        stream(), {DeviceRows(stream(), x, dtype).view, offsets.data(), weight.view(), y.view()});
+    const DeviceMatrix y(TestMatrix(256, out), output_of(dtype));
+    const DeviceRows rows(stream(), x, dtype);
+    grouped_gemm_contiguous(stream(), {rows.view, offsets.data(), weight.view(), y.view()});
     finish();
     const std::vector<uint32_t> expected = rows_of(y.host(), 0, 1).bits();
     EXPECT_EQ(rows_of(y.host(), 77, 1).bits(), expected);
     EXPECT_EQ(rows_of(y.host(), 200, 1).bits(), expected);
-    for (const int expected_rows : {1, 64, 128, 1024}) {
-      const DeviceVector<int> counts(std::vector<int>{0, 78});
-      TestMatrix masked = random_matrix(random_, 256, kIn);
-      copy_rows(one, 128 + 77, masked);
-      const DeviceMatrix masked_y(TestMatrix(256, kOut), output_of(dtype));
-      grouped_gemm_masked(stream(), {DeviceRows(stream(), masked, dtype, 128).view, counts.data(),
-                                     128, expected_rows, weight.view(), masked_y.view()});
+    const DeviceVector<int> counts(std::vector<int>{0, 78});
+    TestMatrix others = random_matrix(random_, 256, kIn);
+    copy_rows(one, 128 + 77, others);
+    const DeviceRows other_rows(stream(), others, dtype, 128);
+    for (const int expected_rows : {1, 16, 40, 100}) {
+      const DeviceMatrix masked_y(TestMatrix(256, out), output_of(dtype));
+      grouped_gemm_masked(stream(), {other_rows.view, counts.data(), 128, expected_rows,
+                                     weight.view(), masked_y.view()});
       finish();
-      EXPECT_EQ(rows_of(masked_y.host(), 128 + 77, 1).bits(), expected) << dtype_name(dtype);
+      EXPECT_EQ(rows_of(masked_y.host(), 128 + 77, 1).bits(), expected);
     }
   }
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/adapters/blas.h"
+#include "kernels/adapters/deep_gemm.h"
 #include "kernels/convert_rows.h"
 #include "kernels/cuda_ops.h"
 #include "kernels/linear.h"
@@ -25,9 +26,9 @@ class Scratch {
   // How many of `rows` rows, of which each takes so many bytes, fit at once.
   int64_t rows_that_fit(int64_t rows, int64_t bytes_of_row) const {
     if (bytes_of_row == 0) return rows;
-    const int64_t room = std::ssize(memory_) / bytes_of_row;
-    CHECK(room >= kRowStep);
-    return std::min(rows, room / kRowStep * kRowStep);
+    const int64_t room = std::ssize(memory_) / bytes_of_row / kRowStep * kRowStep;
+    CHECK(room > 0);
+    return std::min(rows, room);
   }
   std::byte* at(int64_t offset) const { return memory_.data() + offset; }
 
@@ -66,18 +67,49 @@ void in_types(Stream& stream, const Product& product, const Multiply& multiply) 
   }
 }
 
+// y of kF32 is written as kBF16 first, to `scratch`, where the tensor cores' kernel multiplies.
+void multiply_quantized(Stream& stream, const ScaledRows& x, const PackedWeight& weight,
+                        MatrixView y, std::byte* scratch) {
+  MatrixView result = y;
+  if (y.dtype == DType::kF32) result = {scratch, DType::kBF16, y.rows, y.columns, y.columns};
+  DeepGemmProduct product;
+  product.dtype = weight.dtype;
+  product.x = x;
+  product.weight = weight.data;
+  product.out = weight.out_features;
+  product.in = weight.in_features;
+  product.y = result;
+  if (deep_gemm_can_multiply(product)) {
+    deep_gemm_multiply(stream, product);
+    if (y.dtype == DType::kF32) convert_rows(stream, result, y);
+    return;
+  }
+  SimtGemmParams params;
+  params.x = x;
+  params.weight = weight.data;
+  params.dtype = weight.dtype;
+  params.y = y;
+  simt_gemm(stream, params);
+}
+
+// Bytes of a row of y on its way through kBF16.
+int64_t rounded_bytes(const MatrixView& y) {
+  return y.dtype == DType::kF32 ? y.columns * dtype_size(DType::kBF16) : 0;
+}
+
 // Rows are quantised piece by piece, and multiplied as they are.
 void quantize_and_multiply(Stream& stream, ConstMatrixView x, const PackedWeight& weight,
                            MatrixView y) {
   const Scratch scratch(stream);
-  // Scales are padded to whole pieces: so many bytes a row, and a little.
-  const int64_t bytes = quantized_bytes(kRowStep, x.columns) / kRowStep + 1;
-  const int64_t step = scratch.rows_that_fit(x.rows, bytes);
+  // Of whole steps, which need no padding; a smaller rest fits where a step does.
+  const int64_t bytes = quantized_bytes(kRowStep, x.columns) / kRowStep;
+  const int64_t step = scratch.rows_that_fit(x.rows, bytes + rounded_bytes(y));
   for (int64_t row = 0; row < x.rows; row += step) {
     const int64_t rows = std::min(step, x.rows - row);
     const QuantizedRows quantized = quantized_rows(scratch.at(0), rows, x.columns);
     quantize_rows(stream, {x.row_range(row, rows), nullptr, quantized});
-    kernels::linear(stream, quantized, weight, y.row_range(row, rows));
+    multiply_quantized(stream, quantized, weight, y.row_range(row, rows),
+                       scratch.at(quantized_bytes(rows, x.columns)));
   }
 }
 
@@ -141,12 +173,13 @@ void linear(Stream& stream, const ScaledRows& x, const PackedWeight& weight, Mat
   CHECK(stream.is_cuda() && weight.dtype == DType::kF8E4M3 && x.scales != nullptr);
   CHECK(x.data.columns == weight.in_features && y.columns == weight.out_features);
   CHECK(x.data.rows == y.rows);
-  SimtGemmParams params;
-  params.x = x;
-  params.weight = weight.data;
-  params.dtype = weight.dtype;
-  params.y = y;
-  simt_gemm(stream, params);
+  const cuda::Scratch scratch(stream);
+  const int64_t step = scratch.rows_that_fit(y.rows, cuda::rounded_bytes(y));
+  for (int64_t row = 0; row < y.rows; row += step) {
+    const int64_t rows = std::min(step, y.rows - row);
+    const ScaledRows piece = {x.data.row_range(row, rows), x.scales + row, x.scale_stride};
+    cuda::multiply_quantized(stream, piece, weight, y.row_range(row, rows), scratch.at(0));
+  }
 }
 
 }  // namespace wideep::kernels

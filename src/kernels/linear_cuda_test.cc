@@ -73,6 +73,25 @@ TEST_F(LinearCudaTest, QuantisesRowsForFp8Weights) {
   }
 }
 
+// Unlike cuBLASLt's, whatever tiles the number of rows calls for.
+TEST_F(LinearCudaTest, Fp8RowsDependOnNothingElse) {
+  constexpr int kIn = 1152;
+  for (const int out : {128, 4224}) {
+    const DeviceWeights weight = weights(kF8, 1, out, kIn);
+    const TestMatrix x = random_matrix(random_, 5000, kIn);
+    const DeviceMatrix device_x(x, kBF16);
+    std::vector<uint32_t> expected;
+    for (const int64_t rows : {1, 16, 17, 64, 65, 128, 129, 300, 1000, 5000}) {
+      const DeviceMatrix y(TestMatrix(rows, out), kBF16);
+      linear(stream(), device_x.view().row_range(5000 - rows, rows), weight.one(0), y.view());
+      finish();
+      const std::vector<uint32_t> last = rows_of(y.host(), rows - 1, 1).bits();
+      if (expected.empty()) expected = last;
+      EXPECT_EQ(last, expected) << rows << " rows, " << out << " outputs";
+    }
+  }
+}
+
 // Rows that are brought to the weight's type do not all fit into the workspace.
 TEST_F(LinearCudaTest, ManyRowsInPieces) {
   constexpr int64_t kRows = 9000;

@@ -4,6 +4,7 @@
 
 #include "base/cuda.h"
 #include "kernels/adapters/blas.h"
+#include "kernels/adapters/tensor_map.h"
 
 namespace wideep {
 
@@ -15,6 +16,7 @@ Result<std::unique_ptr<OpContext>> OpContext::create(const OpContextOptions& opt
   ASSIGN_OR_RETURN(context->workspace_, device_buffer(options.workspace_bytes));
   ASSIGN_OR_RETURN(context->pinned_, pinned_buffer(options.pinned_bytes));
   ASSIGN_OR_RETURN(context->blas_, kernels::Blas::create());
+  ASSIGN_OR_RETURN(context->tensor_maps_, kernels::TensorMapEncoder::create());
   return context;
 }
 

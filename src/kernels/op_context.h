@@ -15,7 +15,8 @@
 namespace wideep {
 
 namespace kernels {
-class Blas;  // kernels/adapters/blas.h
+class Blas;              // kernels/adapters/blas.h
+class TensorMapEncoder;  // kernels/adapters/tensor_map.h
 }
 
 struct OpContextOptions {
@@ -46,6 +47,7 @@ class OpContext {
   }
 
   kernels::Blas& blas() const { return *blas_; }
+  const kernels::TensorMapEncoder& tensor_maps() const { return *tensor_maps_; }
 
  private:
   OpContext();
@@ -55,6 +57,7 @@ class OpContext {
   Buffer workspace_;
   Buffer pinned_;
   std::unique_ptr<kernels::Blas> blas_;
+  std::unique_ptr<kernels::TensorMapEncoder> tensor_maps_;
 };
 
 namespace kernels {

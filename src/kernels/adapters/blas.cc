@@ -19,8 +19,6 @@
 namespace wideep::kernels {
 namespace {
 
-// Token counts up to here are chosen for one by one, larger ones in steps of it.
-constexpr int64_t kTokenStep = 256;
 // Choices that are kept; beyond, all are forgotten.
 constexpr size_t kMostChoices = 16384;
 
@@ -186,22 +184,12 @@ struct Blas::State {
     return choices.emplace(key, algorithm).first->second;
   }
 
-  // The choice for the next multiple of kTokenStep serves, if it serves.
   cublasStatus_t multiply(Stream& stream, const BlasProduct& product) {
     Descriptors descriptors(product);
     if (descriptors.status() != CUBLAS_STATUS_SUCCESS) return descriptors.status();
-    if (product.tokens > kTokenStep && product.tokens % kTokenStep != 0) {
-      BlasProduct rounded = product;
-      rounded.tokens = (product.tokens + kTokenStep - 1) / kTokenStep * kTokenStep;
-      const auto& shared = choice(rounded);
-      if (shared &&
-          descriptors.multiply(handle, product, *shared, stream) == CUBLAS_STATUS_SUCCESS) {
-        return CUBLAS_STATUS_SUCCESS;
-      }
-    }
-    const auto& own = choice(product);
-    if (!own) return CUBLAS_STATUS_NOT_SUPPORTED;
-    return descriptors.multiply(handle, product, *own, stream);
+    const auto& algorithm = choice(product);
+    if (!algorithm) return CUBLAS_STATUS_NOT_SUPPORTED;
+    return descriptors.multiply(handle, product, *algorithm, stream);
   }
 };
 
