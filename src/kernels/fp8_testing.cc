@@ -13,6 +13,14 @@ int64_t blocks_of(int64_t size, int64_t block) {
   return (size + block - 1) / block;
 }
 
+// Waits: the test's stream does not wait for the default one.
+void poison(const Buffer& memory) {
+  if (memory.size() == 0) return;
+  EXPECT_EQ(cudaMemset(memory.data(), kPoisonByte, static_cast<size_t>(memory.size())),
+            cudaSuccess);
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+}
+
 }  // namespace
 
 uint8_t nearest_e4m3(float value) {
@@ -76,7 +84,7 @@ DeviceWeights::DeviceWeights(Stream& stream, Random& random, const GroupedWeight
     : shape_(shape) {
   const int64_t bytes = shape.stride_bytes() * shape.groups;
   memory_ = device_buffer(bytes).value();
-  EXPECT_EQ(cudaMemset(memory_.data(), kPoisonByte, static_cast<size_t>(bytes)), cudaSuccess);
+  poison(memory_);
   shape_.data = memory_.data();
   for (int g = 0; g < shape.groups; ++g) {
     const TestMatrix rows = random_matrix(random, shape.out_features, shape.in_features, 3);
@@ -106,9 +114,7 @@ PackedWeight DeviceWeights::one(int group) const {
 DeviceQuantized::DeviceQuantized(int64_t rows, int64_t columns, int64_t batch_rows) {
   const int64_t bytes = quantized_bytes(rows, columns, batch_rows);
   memory_ = device_buffer(bytes).value();
-  if (bytes > 0) {
-    EXPECT_EQ(cudaMemset(memory_.data(), kPoisonByte, static_cast<size_t>(bytes)), cudaSuccess);
-  }
+  poison(memory_);
   rows_ = quantized_rows(memory_.data(), rows, columns, batch_rows);
 }
 
@@ -118,7 +124,7 @@ DeviceQuantized::Host DeviceQuantized::host() const {
   const int64_t blocks = blocks_of(columns, kBlock);
   std::vector<std::byte> bytes(static_cast<size_t>(memory_.size()));
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-  EXPECT_EQ(cudaMemcpy(bytes.data(), memory_.data(), bytes.size(), cudaMemcpyDefault), cudaSuccess);
+  copy_now(bytes.data(), memory_.data(), bytes.size());
   const auto* codes = reinterpret_cast<const uint8_t*>(bytes.data());
   const auto* scales = reinterpret_cast<const float*>(
       bytes.data() + (reinterpret_cast<std::byte*>(rows_.scales) - memory_.data()));

@@ -39,8 +39,8 @@ double row_bytes(double rows, const Shape& shape, DType dtype) {
 
 // Bound by memory, or by the rate at which this type is multiplied.
 OpLimit limit_of(DType dtype, double bytes, double flops) {
-  constexpr double kBalance = 200;  // operations a byte; Hopper's is about 250 for bf16
-  if (flops / bytes < kBalance) return OpLimit::kRead;
+  const double balance = dtype == kF8 ? 280 : 175;  // operations a byte of an H200
+  if (flops / bytes < balance) return OpLimit::kRead;
   return dtype == kF8 ? OpLimit::kFp8 : OpLimit::kBf16;
 }
 

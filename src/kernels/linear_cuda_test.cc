@@ -129,9 +129,7 @@ TEST_F(LinearCudaTest, WorksInAGraph) {
     run();
     ASSERT_EQ(cudaStreamEndCapture(handle, &graph), cudaSuccess);
     ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
-    ASSERT_EQ(cudaMemcpy(x.view().data, second.values.data(), second.values.size() * sizeof(float),
-                         cudaMemcpyDefault),
-              cudaSuccess);
+    copy_now(x.view().data, second.values.data(), second.values.size() * sizeof(float));
     ASSERT_EQ(cudaGraphLaunch(executable, handle), cudaSuccess);
     finish();
     expect_close(y.host(), product_of(as_multiplied(second, dtype, 1), weight.plain(0)), 8e-3);

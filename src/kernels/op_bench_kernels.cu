@@ -1,5 +1,6 @@
-#include "kernels/cuda_device.cuh"
 #include "kernels/op_bench_kernels.h"
+
+#include "kernels/cuda_device.cuh"
 
 namespace wideep::kernels {
 namespace {

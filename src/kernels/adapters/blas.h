@@ -39,8 +39,8 @@ struct BlasProduct {
 };
 
 // One for each OpContext. The first product of a shape asks cuBLASLt which algorithm to take, which
-// takes some 50 us and allocates on the host; later ones find it in a table. The choice for one
-// number of tokens does not serve another: cuBLASLt 13.1 accepts it and computes some rows wrong.
+// takes some 50 us and allocates on the host; later ones find it in a table. Every number of tokens
+// is a shape of its own: cuBLASLt promises nothing for an algorithm at another size.
 class Blas {
  public:
   // What a product may use of a context's workspace, from its beginning.
