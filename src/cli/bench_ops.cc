@@ -1,8 +1,11 @@
 // wideep bench ops: how long each op takes on this machine's GPU, against what the GPU can do.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/device.h"
 #include "base/file.h"
@@ -81,7 +84,9 @@ Status run_ops(const OpsArguments& arguments) {
       report.devices[0].name, limits.copy_gbps, limits.read_gbps, limits.bf16_tflops,
       limits.fp8_tflops, "op", "shape", "us", "GB/s", "TFLOP/s", "%", "of");
   OrderedJson results = OrderedJson::array();
-  for (const OpCase& op : kernels::gemm_cases()) {
+  std::vector<OpCase> cases = kernels::gemm_cases();
+  std::ranges::move(kernels::attention_cases(), std::back_inserter(cases));
+  for (const OpCase& op : cases) {
     if (op.op.find(arguments.ops) == std::string::npos) continue;
     ASSIGN_OR_RETURN(const double us, op.run(*bench));
     const Rate rate = rate_of(op, us, limits);

@@ -73,5 +73,7 @@ int input_sets(double bytes);
 
 // Matrix products and quantisation at the shapes of DeepSeek-V3.
 std::vector<OpCase> gemm_cases();
+// Prefill and decode of latent and grouped-query attention.
+std::vector<OpCase> attention_cases();
 
 }  // namespace wideep::kernels
