@@ -184,7 +184,7 @@ OpCase masked_case(DType dtype, const MaskedShape& masked, const Shape& shape) {
     ASSIGN_OR_RETURN(const Weights weights, random_weights(bench, dtype, masked.groups, shape));
     ASSIGN_OR_RETURN(const Rows x, random_rows(bench, dtype, all_rows, shape.in, masked.max_rows));
     ASSIGN_OR_RETURN(const Buffer y, device_buffer(all_rows * shape.out * dtype_size(kBF16)));
-    std::vector<int> counts(static_cast<size_t>(sets * masked.groups));
+    std::vector<int> counts(static_cast<size_t>(sets) * static_cast<size_t>(masked.groups));
     for (int set = 0; set < sets; ++set) {
       for (int i = 0; i < masked.used; ++i) {
         const int group = (i * (masked.groups / masked.used) + set) % masked.groups;

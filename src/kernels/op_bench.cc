@@ -66,7 +66,7 @@ constexpr int kLargeProduct = 8192;  // rows, outputs and inputs
 constexpr double kCacheBytes = 50e6;
 
 Result<double> dense_tflops(OpBench& bench, DType dtype) {
-  constexpr int64_t n = kLargeProduct;
+  const int64_t n = kLargeProduct;
   ASSIGN_OR_RETURN(const Buffer floats, bench.random_rows(2 * n, n));
   ASSIGN_OR_RETURN(const Buffer y, device_buffer(n * n * dtype_size(DType::kBF16)));
   ASSIGN_OR_RETURN(const Buffer x, device_buffer(quantized_bytes(n, n)));
@@ -74,7 +74,9 @@ Result<double> dense_tflops(OpBench& bench, DType dtype) {
   const ConstMatrixView rows = {floats.data(), DType::kBF16, 2 * n, n, n};
   store_device_weight_rows(bench.stream(), {rows.row_range(n, n), 0, n, dtype, weight.data()});
   BlasProduct product;
-  product.tokens = product.out = product.in = n;
+  product.tokens = n;
+  product.out = n;
+  product.in = n;
   product.dtype = dtype;
   product.x = {floats.data(), n};
   product.weight = {weight.data(), n};
@@ -90,7 +92,7 @@ Result<double> dense_tflops(OpBench& bench, DType dtype) {
   ASSIGN_OR_RETURN(const double us, bench.microseconds(4, [&](int) {
     bench.stream().context().blas().multiply(bench.stream(), product);
   }));
-  return 2.0 * n * n * n / us * 1e-6;
+  return 2.0 * static_cast<double>(n * n * n) / us * 1e-6;
 }
 
 }  // namespace
