@@ -127,9 +127,9 @@ Status NvlinkGroup::allocate_scratch() {
     view_.copies = carver.take<Copy>(landing * s.top_k);
     return carver.used();
   };
-  ASSIGN_OR_RETURN(scratch_, pinned_buffer(carve(nullptr)));
+  ASSIGN_OR_RETURN(scratch_, device_buffer(carve(nullptr)));
   carve(scratch_.data());
-  ASSIGN_OR_RETURN(error_, device_buffer(sizeof(ErrorRecord)));
+  ASSIGN_OR_RETURN(error_, pinned_buffer(sizeof(ErrorRecord)));
   view_.error = error_.as<ErrorRecord>();
   RETURN_IF_CUDA_ERROR(cudaMemcpy(const_cast<uint8_t*>(view_.active), active_.data(),
                                   active_.size(), cudaMemcpyHostToDevice));
