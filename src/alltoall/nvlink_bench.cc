@@ -3,16 +3,13 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <numeric>
+#include <utility>
 
 #include "alltoall/nvlink_plan.h"
 #include "base/cuda.h"
 #include "base/float_formats.h"
 #include "base/random.h"
-#include "base/thread_pool.h"
-#include "dist/world.h"
 
 namespace wideep::alltoall {
 namespace {
@@ -83,46 +80,6 @@ CallTime summary(const std::vector<double>& all, int ranks, int replays) {
   return {at_fraction(slowest, 0.5), at_fraction(slowest, 0.99), at_fraction(fastest, 0.5)};
 }
 
-// The bytes that the busiest rank's links carry in one direction, from all ranks' routing.
-void count_bytes(const BenchCase& bench, int ranks, const std::vector<int32_t>& all_slots,
-                 BenchResult& result) {
-  const int top_k = bench.shape.top_k;
-  const int slots_per_rank = bench.shape.num_slots / ranks;
-  const int64_t pairs = bench.most_tokens * top_k;
-  std::vector<int64_t> out(static_cast<size_t>(ranks));
-  std::vector<int64_t> in(static_cast<size_t>(ranks));
-  std::vector<int64_t> placed(static_cast<size_t>(ranks));
-  for (int source = 0; source < ranks; ++source) {
-    for (int64_t token = 0; token < bench.most_tokens; ++token) {
-      std::array<bool, kMaxNvlinkRanks> goes{};
-      for (int k = 0; k < top_k; ++k) {
-        const int slot = all_slots[source * pairs + token * top_k + k];
-        if (slot < 0) continue;
-        const int rank = slot / slots_per_rank;
-        ++placed[rank];
-        if (rank == source || goes[rank]) continue;
-        goes[rank] = true;
-        ++out[source];
-        ++in[rank];
-      }
-    }
-  }
-  const int64_t busiest = std::max(std::ranges::max(out), std::ranges::max(in));
-  const int64_t row = travel_bytes(bench.shape) + int64_t{4} * scale_columns(bench.shape);
-  result.dispatch_bytes = busiest * row;
-  result.combine_bytes = busiest * 2 * bench.shape.hidden_size;
-  result.local_bytes = std::ranges::max(placed) * row;
-}
-
-// A rank's inputs on the device.
-struct Inputs {
-  Buffer x;
-  Buffer scales;
-  Buffer slots;
-  Buffer weights;
-  Buffer y;
-};
-
 template <typename T>
 Result<Buffer> on_device(const std::vector<T>& values) {
   const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
@@ -132,36 +89,61 @@ Result<Buffer> on_device(const std::vector<T>& values) {
   return memory;
 }
 
-Result<Inputs> make_inputs(const BenchCase& bench, int rank) {
-  Random random(7, {static_cast<uint64_t>(rank)});
-  const int64_t elements = int64_t{bench.num_tokens} * bench.shape.hidden_size;
-  std::vector<uint16_t> x(static_cast<size_t>(elements));
-  for (uint16_t& value : x) value = float_to_bf16(static_cast<float>(4 * random.uniform() - 2));
-  std::vector<float> weights(bench.slots.size());
-  for (float& weight : weights) weight = static_cast<float>(random.uniform());
-  Inputs inputs;
-  ASSIGN_OR_RETURN(inputs.x, on_device(x));
-  ASSIGN_OR_RETURN(inputs.slots, on_device(bench.slots));
-  ASSIGN_OR_RETURN(inputs.weights, on_device(weights));
-  ASSIGN_OR_RETURN(inputs.y, device_buffer(std::max<int64_t>(2 * elements, 16)));
-  return inputs;
-}
-
 }  // namespace
 
-std::vector<int32_t> uniform_slots(uint64_t seed, int rank, int tokens, const GroupShape& shape) {
+std::vector<int32_t> draw_slots(uint64_t seed, int rank, int tokens, int num_slots, int top_k,
+                                std::span<const double> weights) {
   Random random(seed, {static_cast<uint64_t>(rank)});
-  std::vector<int32_t> all(static_cast<size_t>(shape.num_slots));
-  std::iota(all.begin(), all.end(), 0);
   std::vector<int32_t> slots;
+  std::vector<std::pair<double, int32_t>> keys;
   for (int t = 0; t < tokens; ++t) {
-    for (int k = 0; k < shape.top_k; ++k) {
-      const auto other = k + random.below(static_cast<uint64_t>(shape.num_slots - k));
-      std::swap(all[static_cast<size_t>(k)], all[other]);
-      slots.push_back(all[static_cast<size_t>(k)]);
+    // The smallest of exponential variates of rates w are draws by w without putting back
+    // (Efraimidis and Spirakis, 2006).
+    keys.clear();
+    for (int s = 0; s < num_slots; ++s) {
+      const double weight = weights.empty() ? 1.0 : weights[static_cast<size_t>(s)];
+      if (weight > 0) keys.emplace_back(-std::log1p(-random.uniform()) / weight, s);
     }
+    std::ranges::partial_sort(keys, keys.begin() + top_k);
+    for (int k = 0; k < top_k; ++k) slots.push_back(keys[static_cast<size_t>(k)].second);
   }
   return slots;
+}
+
+Result<std::vector<int64_t>> rows_between(dist::Communicator& group, const GroupShape& shape,
+                                          const BenchCase& bench) {
+  const int size = group.size();
+  const int slots_per_rank = shape.num_slots / size;
+  std::vector<int64_t> own(static_cast<size_t>(size));
+  for (int token = 0; token < bench.num_tokens; ++token) {
+    std::vector<bool> goes(static_cast<size_t>(size));
+    for (int k = 0; k < shape.top_k; ++k) {
+      const int slot = bench.slots[static_cast<size_t>(token) * shape.top_k + k];
+      if (slot >= 0) goes[static_cast<size_t>(slot / slots_per_rank)] = true;
+    }
+    for (int rank = 0; rank < size; ++rank) own[rank] += goes[rank] ? 1 : 0;
+  }
+  std::vector<int64_t> all(own.size() * own.size());
+  RETURN_IF_ERROR(
+      group.all_gather(std::as_bytes(std::span(own)), std::as_writable_bytes(std::span(all))));
+  return all;
+}
+
+Traffic busiest(const std::vector<int64_t>& rows, int size) {
+  Traffic most;
+  for (int rank = 0; rank < size; ++rank) {
+    Traffic out;
+    Traffic in;
+    for (int peer = 0; peer < size; ++peer) {
+      out.all_rows += rows[rank * size + peer];
+      in.all_rows += rows[peer * size + rank];
+    }
+    out.link_rows = out.all_rows - rows[rank * size + rank];
+    in.link_rows = in.all_rows - rows[rank * size + rank];
+    most.link_rows = std::max({most.link_rows, out.link_rows, in.link_rows});
+    most.all_rows = std::max({most.all_rows, out.all_rows, in.all_rows});
+  }
+  return most;
 }
 
 Result<CallTime> time_calls(dist::Communicator& group, Stream& stream, int calls, int replays,
@@ -196,24 +178,38 @@ Result<CallTime> time_calls(dist::Communicator& group, Stream& stream, int calls
   return summary(all, group.size(), replays);
 }
 
+Result<BenchRows> BenchRows::create(int rank, int64_t tokens, int hidden_size) {
+  Random random(7, {static_cast<uint64_t>(rank)});
+  std::vector<uint16_t> x(static_cast<size_t>(tokens * hidden_size));
+  for (uint16_t& value : x) {  // sixteen bits are more than a BF16 in [-2, 2) has
+    value = float_to_bf16(static_cast<float>(random.next() >> 48) / 16384 - 2);
+  }
+  BenchRows rows;
+  ASSIGN_OR_RETURN(rows.x, on_device(x));
+  ASSIGN_OR_RETURN(rows.y, device_buffer(2 * tokens * hidden_size));
+  return rows;
+}
+
 Result<BenchResult> bench_all_to_all(dist::Communicator& group, Stream& stream,
-                                     const BenchCase& bench) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<AllToAll> all_to_all,
-                   AllToAll::create(group, bench.shape));
-  ASSIGN_OR_RETURN(const Inputs inputs, make_inputs(bench, group.rank()));
-  const int64_t hidden = bench.shape.hidden_size;
-  const ConstMatrixView x = {inputs.x.data(), DType::kBF16, bench.num_tokens, hidden, hidden};
-  const MatrixView y = {inputs.y.data(), DType::kBF16, bench.num_tokens, hidden, hidden};
-  RETURN_IF_ERROR(
-      all_to_all->plan(stream, {.num_tokens = bench.num_tokens,
-                                .slots = {inputs.slots.as<int32_t>(), bench.slots.size()},
-                                .weights = inputs.weights.as<float>(),
-                                .most_tokens = bench.most_tokens}));
+                                     AllToAll& all_to_all, const GroupShape& shape,
+                                     const BenchRows& rows, const BenchCase& bench) {
+  Random random(8, {static_cast<uint64_t>(group.rank())});
+  std::vector<float> values(bench.slots.size());
+  for (float& weight : values) weight = static_cast<float>(random.uniform());
+  ASSIGN_OR_RETURN(const Buffer slots, on_device(bench.slots));
+  ASSIGN_OR_RETURN(const Buffer weights, on_device(values));
+  const int64_t hidden = shape.hidden_size;
+  const ConstMatrixView x = {rows.x.data(), DType::kBF16, bench.num_tokens, hidden, hidden};
+  const MatrixView y = {rows.y.data(), DType::kBF16, bench.num_tokens, hidden, hidden};
+  RETURN_IF_ERROR(all_to_all.plan(stream, {.num_tokens = bench.num_tokens,
+                                           .slots = {slots.as<int32_t>(), bench.slots.size()},
+                                           .weights = weights.as<float>(),
+                                           .most_tokens = bench.most_tokens}));
   RETURN_IF_CUDA_ERROR(cudaDeviceSynchronize());
   RETURN_IF_ERROR(group.barrier());
   BenchResult result;
-  const auto dispatch = [&] { return all_to_all->dispatch(stream, x).status(); };
-  const auto combine = [&] { return all_to_all->combine(stream, y); };
+  const auto dispatch = [&] { return all_to_all.dispatch(stream, x).status(); };
+  const auto combine = [&] { return all_to_all.combine(stream, y); };
   const auto both = [&]() -> Status {
     RETURN_IF_ERROR(dispatch());
     return combine();
@@ -222,33 +218,7 @@ Result<BenchResult> bench_all_to_all(dist::Communicator& group, Stream& stream,
                    time_calls(group, stream, bench.calls, bench.replays, dispatch));
   ASSIGN_OR_RETURN(result.combine, time_calls(group, stream, bench.calls, bench.replays, combine));
   ASSIGN_OR_RETURN(result.pair, time_calls(group, stream, bench.calls, bench.replays, both));
-  std::vector<int32_t> own(static_cast<size_t>(bench.most_tokens * bench.shape.top_k), -1);
-  std::ranges::copy(bench.slots, own.begin());
-  std::vector<int32_t> all(own.size() * static_cast<size_t>(group.size()));
-  RETURN_IF_ERROR(
-      group.all_gather(std::as_bytes(std::span(own)), std::as_writable_bytes(std::span(all))));
-  count_bytes(bench, group.size(), all, result);
-  RETURN_IF_ERROR(group.barrier());
-  return result;
-}
-
-Result<BenchResult> bench_on_local_ranks(int num_ranks,
-                                         const std::function<BenchCase(int rank)>& make_case) {
-  ASSIGN_OR_RETURN(dist::World world, dist::World::local(num_ranks));
-  ThreadPool pool(1);
-  int devices = 0;
-  RETURN_IF_CUDA_ERROR(cudaGetDeviceCount(&devices));
-  BenchResult result;
-  RETURN_IF_ERROR(world.run([&](dist::Communicator& group) -> Status {
-    RETURN_IF_CUDA_ERROR(cudaSetDevice(group.rank() % devices));
-    cudaStream_t handle = nullptr;
-    RETURN_IF_CUDA_ERROR(cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking));
-    Stream stream = Stream::of_cuda(pool, handle);
-    const Result<BenchResult> own = bench_all_to_all(group, stream, make_case(group.rank()));
-    cudaStreamDestroy(handle);
-    if (own.is_ok() && group.rank() == 0) result = own.value();
-    return own.status();
-  }));
+  RETURN_IF_ERROR(group.barrier());  // before the routing's memory goes
   return result;
 }
 

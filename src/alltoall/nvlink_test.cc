@@ -20,29 +20,10 @@ namespace {
 using testing::AnyOf;
 using testing::HasSubstr;
 
-// Memory of a rank for a batch, filled; all ranks have theirs when it returns.
-Result<NvlinkBuffers> make_buffers(const NvlinkBatch& batch, NvlinkRank& r) {
-  ASSIGN_OR_RETURN(NvlinkBuffers buffers, NvlinkBuffers::allocate(batch, r.rank()));
-  RETURN_IF_ERROR(buffers.upload(batch, r.rank(), r.cuda()));
-  RETURN_IF_ERROR(r.ranks.barrier());
-  return buffers;
-}
-
-Status check_round(const NvlinkBatch& batch, NvlinkRank& r, const NvlinkBuffers& buffers) {
-  RETURN_IF_ERROR(check_dispatch(batch, r.group, r.rank(), r.stream, buffers));
-  return check_combine(batch, r.group, r.rank(), r.stream, buffers);
-}
-
-// Two rounds of a batch, the second over what the first left.
 void expect_exact(const NvlinkBatch& batch) {
   SCOPED_TRACE(batch.describe());
-  const Status status =
-      run_nvlink_ranks(batch.num_ranks(), batch.shape, [&](NvlinkRank& r) -> Status {
-        ASSIGN_OR_RETURN(const NvlinkBuffers buffers, make_buffers(batch, r));
-        RETURN_IF_ERROR(check_round(batch, r, buffers));
-        RETURN_IF_ERROR(check_round(batch, r, buffers));
-        return r.ranks.barrier();
-      });
+  const Status status = run_nvlink_ranks(
+      batch.num_ranks(), batch.shape, [&](NvlinkRank& rank) { return check_rounds(batch, rank); });
   ASSERT_TRUE(status.is_ok()) << status.message();
 }
 

@@ -513,6 +513,25 @@ Status check_identity(const NvlinkBatch& batch, int rank, std::span<const uint16
   return Status::ok();
 }
 
+Result<NvlinkBuffers> make_buffers(const NvlinkBatch& batch, NvlinkRank& rank) {
+  ASSIGN_OR_RETURN(NvlinkBuffers buffers, NvlinkBuffers::allocate(batch, rank.rank()));
+  RETURN_IF_ERROR(buffers.upload(batch, rank.rank(), rank.cuda()));
+  RETURN_IF_ERROR(rank.ranks.barrier());
+  return buffers;
+}
+
+Status check_round(const NvlinkBatch& batch, NvlinkRank& rank, const NvlinkBuffers& buffers) {
+  RETURN_IF_ERROR(check_dispatch(batch, rank.group, rank.rank(), rank.stream, buffers));
+  return check_combine(batch, rank.group, rank.rank(), rank.stream, buffers);
+}
+
+Status check_rounds(const NvlinkBatch& batch, NvlinkRank& rank) {
+  ASSIGN_OR_RETURN(const NvlinkBuffers buffers, make_buffers(batch, rank));
+  RETURN_IF_ERROR(check_round(batch, rank, buffers));
+  RETURN_IF_ERROR(check_round(batch, rank, buffers));
+  return rank.ranks.barrier();
+}
+
 int device_count() {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) count = 0;

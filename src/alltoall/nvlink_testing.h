@@ -86,6 +86,13 @@ struct NvlinkRank {
 Status run_nvlink_ranks(int num_ranks, const GroupShape& shape,
                         const std::function<Status(NvlinkRank&)>& body);
 
+// Memory of a rank for a batch, filled; all ranks have theirs when it returns.
+Result<NvlinkBuffers> make_buffers(const NvlinkBatch& batch, NvlinkRank& rank);
+// A dispatch and a combine, checked.
+Status check_round(const NvlinkBatch& batch, NvlinkRank& rank, const NvlinkBuffers& buffers);
+// Two rounds of a batch, the second over what the first left; all ranks have done when it returns.
+Status check_rounds(const NvlinkBatch& batch, NvlinkRank& rank);
+
 int device_count();
 // Multiprocessors of a rank, so that the kernels of all ranks fit on the GPUs at once.
 int sms_for(int num_ranks);

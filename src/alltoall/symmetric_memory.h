@@ -42,4 +42,7 @@ class SymmetricMemory {
   std::vector<std::byte*> peers_;
 };
 
+// The first failure of any rank, on all ranks; so that nobody goes on alone.
+Status agree(dist::Communicator& group, const Status& own);
+
 }  // namespace wideep::alltoall

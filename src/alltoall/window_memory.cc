@@ -4,18 +4,12 @@
 #include <nccl.h>
 #include <nccl_device.h>
 
+#include "alltoall/nccl_comm.h"
 #include "alltoall/window_pointers.h"
 #include "base/cuda.h"
 
 namespace wideep::alltoall {
 namespace {
-
-Status nccl_status(const char* call, ncclResult_t result) {
-  if (result == ncclSuccess) return Status::ok();
-  return Status::unavailable(fmt::format("all-to-all: {}: {}", call, ncclGetErrorString(result)));
-}
-
-#define RETURN_IF_NCCL_ERROR(call) RETURN_IF_ERROR(nccl_status(#call, (call)))
 
 // A window of NCCL's, which all ranks of the NVLink domain have mapped.
 class NcclWindowMemory : public SymmetricMemory {
@@ -24,29 +18,18 @@ class NcclWindowMemory : public SymmetricMemory {
   ~NcclWindowMemory() override {
     cudaDeviceSynchronize();
     (void)group_.barrier().is_ok();
-    if (device_comm_made_) ncclDevCommDestroy(comm_, &device_comm_);
-    if (window_ != nullptr) ncclCommWindowDeregister(comm_, window_);
+    if (device_comm_made_) ncclDevCommDestroy(comm_.get(), &device_comm_);
+    if (window_ != nullptr) ncclCommWindowDeregister(comm_.get(), window_);
     if (memory_ != nullptr) ncclMemFree(memory_);
-    if (comm_ != nullptr) ncclCommDestroy(comm_);
   }
 
   Status start(int64_t bytes) {
-    ncclUniqueId id{};
-    Status own;
-    if (group_.rank() == 0) own = nccl_status("ncclGetUniqueId", ncclGetUniqueId(&id));
-    RETURN_IF_ERROR(agree(group_, own));
-    RETURN_IF_ERROR(group_.broadcast(std::as_writable_bytes(std::span(&id, 1)), 0));
-    RETURN_IF_ERROR(agree(group_, join(id)));
+    ASSIGN_OR_RETURN(comm_, NcclComm::create(group_));
     RETURN_IF_ERROR(agree(group_, allocate(bytes)));
     return agree(group_, share(bytes));
   }
 
  private:
-  Status join(const ncclUniqueId& id) {
-    RETURN_IF_NCCL_ERROR(ncclCommInitRank(&comm_, group_.size(), id, group_.rank()));
-    return Status::ok();
-  }
-
   Status allocate(int64_t bytes) {
     RETURN_IF_NCCL_ERROR(ncclMemAlloc(&memory_, static_cast<size_t>(bytes)));
     RETURN_IF_CUDA_ERROR(cudaMemset(memory_, 0, static_cast<size_t>(bytes)));
@@ -58,13 +41,13 @@ class NcclWindowMemory : public SymmetricMemory {
 
   // Collective by NCCL's own means: all ranks have come so far.
   Status share(int64_t bytes) {
-    RETURN_IF_NCCL_ERROR(ncclCommWindowRegister(comm_, memory_, static_cast<size_t>(bytes),
+    RETURN_IF_NCCL_ERROR(ncclCommWindowRegister(comm_.get(), memory_, static_cast<size_t>(bytes),
                                                 &window_, NCCL_WIN_COLL_SYMMETRIC));
     ncclDevCommRequirements requirements{};
     requirements.lsaBarrierCount = 1;  // none at all is refused
-    RETURN_IF_NCCL_ERROR(ncclDevCommCreate(comm_, &requirements, &device_comm_));
+    RETURN_IF_NCCL_ERROR(ncclDevCommCreate(comm_.get(), &requirements, &device_comm_));
     device_comm_made_ = true;
-    const int reachable = ncclTeamLsa(comm_).nRanks;
+    const int reachable = ncclTeamLsa(comm_.get()).nRanks;
     if (reachable != group_.size()) {
       return Status::unavailable(fmt::format(
           "all-to-all: {} of the group's {} ranks are in this rank's NVLink domain: use another "
@@ -80,7 +63,7 @@ class NcclWindowMemory : public SymmetricMemory {
   }
 
   dist::Communicator& group_;
-  ncclComm_t comm_ = nullptr;
+  NcclComm comm_;
   void* memory_ = nullptr;
   ncclWindow_t window_ = nullptr;
   ncclDevComm device_comm_{};

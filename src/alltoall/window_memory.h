@@ -13,7 +13,4 @@ namespace wideep::alltoall {
 Result<std::unique_ptr<SymmetricMemory>> make_window_memory(dist::Communicator& group,
                                                             int64_t bytes);
 
-// The first failure of any rank, on all ranks; so that nobody goes on alone.
-Status agree(dist::Communicator& group, const Status& own);
-
 }  // namespace wideep::alltoall
