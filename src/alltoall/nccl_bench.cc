@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include "alltoall/nccl_comm.h"
+#include "base/check.h"
 #include "base/cuda.h"
 
 namespace wideep::alltoall {
@@ -51,6 +52,14 @@ class RealNcclBench : public NcclBench {
                        return Status::ok();
                      }));
     return times;
+  }
+
+  Status all_reduce(Stream& stream, int64_t elements) override {
+    CHECK(2 * elements <= in_.size());
+    RETURN_IF_NCCL_ERROR(ncclAllReduce(in_.data(), out_.data(), static_cast<size_t>(elements),
+                                       ncclBfloat16, ncclSum, comm_.get(),
+                                       static_cast<cudaStream_t>(stream.cuda())));
+    return Status::ok();
   }
 
  private:

@@ -40,6 +40,9 @@ class NcclBench {
                                                       int64_t dispatch_bytes,
                                                       int64_t combine_bytes) = 0;
 
+  // Puts a sum of `elements` BF16 over all ranks on the stream.
+  virtual Status all_reduce(Stream& stream, int64_t elements) = 0;
+
  protected:
   NcclBench() = default;
 };

@@ -9,9 +9,11 @@
 #include <thread>
 #include <vector>
 
+#include "alltoall/nccl_bench.h"
 #include "alltoall/nvlink_testing.h"
 #include "base/float_formats.h"
 #include "base/random.h"
+#include "base/thread_pool.h"
 #include "dist/world.h"
 
 namespace wideep::alltoall {
@@ -252,6 +254,42 @@ TEST_F(Nvlink, TwoGroupsInterleave) {
     return r.ranks.barrier();
   });
   EXPECT_TRUE(status.is_ok()) << status.message();
+}
+
+// A collective of another stream, which the ranks put there before or after their own calls: both
+// wait for the peer, and neither may keep the other out. All multiprocessors that the formula
+// gives.
+TEST_F(Nvlink, RunsBesideACollective) {
+  if (device_count() < 2) GTEST_SKIP() << "needs two GPUs: NCCL refuses two ranks on one";
+  constexpr int64_t kElements = int64_t{1} << 22;
+  Random random(14);
+  for (const int most : {60, 300}) {
+    GroupShape shape = small_shape(2, most);
+    shape.num_sms = 0;
+    const NvlinkBatch batch = make_nvlink_batch(random, shape, {most, most - 3});
+    const Status status = run_nvlink_ranks(2, shape, [&](NvlinkRank& r) -> Status {
+      ASSIGN_OR_RETURN(const NvlinkBuffers buffers, make_buffers(batch, r));
+      ASSIGN_OR_RETURN(const auto nccl, NcclBench::create(r.ranks, kElements, 2));
+      ASSIGN_OR_RETURN(const CudaStream cuda, CudaStream::create());
+      ThreadPool pool(1);
+      Stream other = Stream::of_cuda(pool, cuda.get());
+      RETURN_IF_ERROR(nccl->all_reduce(other, kElements));  // connects the ranks
+      RETURN_IF_ERROR(cuda.synchronize());
+      RETURN_IF_ERROR(r.ranks.barrier());
+      for (int round = 0; round < 40; ++round) {
+        if (r.rank() == round % 2) RETURN_IF_ERROR(nccl->all_reduce(other, kElements));
+        RETURN_IF_ERROR(r.group.plan(r.stream, buffers.routing(batch, r.rank())));
+        RETURN_IF_ERROR(r.group.dispatch(r.stream, buffers.dispatch(batch, r.rank())).status());
+        if (r.rank() != round % 2) RETURN_IF_ERROR(nccl->all_reduce(other, kElements));
+        RETURN_IF_ERROR(r.group.combine(r.stream, buffers.y(batch, r.rank())));
+      }
+      RETURN_IF_ERROR(nccl->all_reduce(other, kElements));
+      RETURN_IF_ERROR(check_round(batch, r, buffers));
+      RETURN_IF_ERROR(cuda.synchronize());
+      return r.ranks.barrier();
+    });
+    EXPECT_TRUE(status.is_ok()) << status.message();
+  }
 }
 
 TEST_F(Nvlink, WaitsForADelayedRank) {
