@@ -136,12 +136,15 @@ __global__ void __launch_bounds__(kThreads, 2)
     combine_small_kernel(const __grid_constant__ CombineArgs a) {
   const GroupView& g = a.group;
   ptx::wait_for_previous_kernel();
+  if (g.early) ptx::allow_next_kernel();
   const uint32_t epoch = next_epoch(g.state->combine_epoch);
   if (must_skip(g, Phase::kCombine, epoch)) return;
   announce(g, g.at.combine_ready, epoch);
   const int vectors = static_cast<int>(g.shape.result_bytes / kVectorBytes);
   push(a, vectors, epoch);
-  for (int token = static_cast<int>(blockIdx.x); token < a.tokens; token += gridDim.x) {
+  // From the last block on: the first ones have rows to push.
+  for (int token = static_cast<int>(gridDim.x - 1 - blockIdx.x); token < a.tokens;
+       token += gridDim.x) {
     if (!finish_token(a, token, vectors, epoch)) break;
   }
   // Everybody has come to this call, so nobody is more than one behind.

@@ -81,27 +81,49 @@ struct Wait {
   uint64_t expected;
 };
 
+inline constexpr int kPollsBeforeClock = 256;
+
+// Whether a wait since `start` must end; gives up then.
+__device__ inline bool must_end(const GroupView& g, const Wait& wait, uint64_t start,
+                                uint64_t seen) {
+  if (is_aborted(g)) {
+    const int by = static_cast<int>(ptx::load_relaxed(at<uint64_t>(g.self, g.at.abort))) - 1;
+    give_up(g, {ErrorKind::kAborted, wait.phase, wait.awaited, by, wait.epoch, 0, wait.index,
+                wait.expected, seen});
+    return true;
+  }
+  if (ptx::nanoseconds() - start > g.timeout_ns) {
+    give_up(g, {ErrorKind::kTimeout, wait.phase, wait.awaited, wait.peer, wait.epoch, 0, wait.index,
+                wait.expected, seen});
+    return true;
+  }
+  return false;
+}
+
 // Polls until poll(seen) is true. False: some rank gave up, this one after its timeout.
 template <typename Poll>
 __device__ bool wait_for(const GroupView& g, const Wait& wait, const Poll& poll) {
   uint64_t seen = 0;
-  constexpr int kPollsBeforeClock = 256;
   for (int i = 0; i < kPollsBeforeClock; ++i) {
     if (poll(seen)) return true;
   }
   const uint64_t start = ptx::nanoseconds();
   while (!poll(seen)) {
-    if (is_aborted(g)) {
-      const int by = static_cast<int>(ptx::load_relaxed(at<uint64_t>(g.self, g.at.abort))) - 1;
-      give_up(g, {ErrorKind::kAborted, wait.phase, wait.awaited, by, wait.epoch, 0, wait.index,
-                  wait.expected, seen});
-      return false;
-    }
-    if (ptx::nanoseconds() - start > g.timeout_ns) {
-      give_up(g, {ErrorKind::kTimeout, wait.phase, wait.awaited, wait.peer, wait.epoch, 0,
-                  wait.index, wait.expected, seen});
-      return false;
-    }
+    if (must_end(g, wait, start, seen)) return false;
+  }
+  return true;
+}
+
+// The same by a whole warp: poll() is called by all lanes and the same on all.
+template <typename Poll>
+__device__ bool wait_by_warp(const GroupView& g, const Wait& wait, const Poll& poll) {
+  for (int i = 0; i < kPollsBeforeClock; ++i) {
+    if (poll()) return true;
+  }
+  const uint64_t start = ptx::nanoseconds();
+  while (!poll()) {
+    const bool ends = lane_id() == 0 && must_end(g, wait, start, 0);
+    if (__any_sync(kFullWarp, ends)) return false;
   }
   return true;
 }
@@ -129,7 +151,9 @@ __device__ inline bool wait_all_ready(const GroupView& g, int64_t flags, Phase p
   for (int r = lane_id(); r < g.shape.num_ranks && ok; r += 32) {
     if (is_active(r) && r != g.rank) ok = wait_ready(g, flags, phase, r, epoch);
   }
-  return __all_sync(kFullWarp, ok);
+  ok = __all_sync(kFullWarp, ok);
+  __syncwarp();  // what one lane acquired, all may use
+  return ok;
 }
 
 // The count that `source` wrote to a cell; -1 where the wait ended in an error.
@@ -156,21 +180,28 @@ __device__ inline bool wait_packet(const GroupView& g, const Wait& wait, const P
   });
 }
 
-// This block's share of a step of a word of DeviceState.
-__device__ inline uint64_t share_of_step() {
+// A block among those that do the same; the whole grid, or a part of it.
+struct Team {
+  int block;
+  int blocks;
+};
+
+// A block's share of a step of a word of DeviceState.
+__device__ inline uint64_t share_of_step(const Team& team) {
   constexpr uint64_t kStep = uint64_t{1} << 32;
-  const uint64_t share = kStep / gridDim.x;
-  return blockIdx.x == 0 ? kStep - (gridDim.x - 1) * share : share;
+  const uint64_t share = kStep / team.blocks;
+  return team.block == 0 ? kStep - (team.blocks - 1) * share : share;
 }
 
-// All blocks of the grid; called by all threads.
-__device__ inline bool grid_barrier(const GroupView& g, Phase phase, uint32_t epoch) {
+// All blocks of a team; called by all threads, by one team and once a kernel.
+__device__ inline bool team_barrier(const GroupView& g, Phase phase, uint32_t epoch,
+                                    const Team& team) {
   __shared__ int passed;
   uint64_t before = 0;
   if (threadIdx.x == 0) before = ptx::load_acquire_gpu(&g.state->grid_barrier) >> 32;
   __syncthreads();
   if (threadIdx.x == 0) {
-    ptx::add_release_gpu(&g.state->grid_barrier, share_of_step());
+    ptx::add_release_gpu(&g.state->grid_barrier, share_of_step(team));
     passed = wait_for(g, {phase, Awaited::kGrid, g.rank, epoch, 0, before + 1},
                       [&](uint64_t& seen) {
                         seen = ptx::load_acquire_gpu(&g.state->grid_barrier) >> 32;
@@ -215,13 +246,15 @@ __device__ inline uint32_t next_epoch(const uint64_t& word) {
   return static_cast<uint32_t>(word >> 32) + 1;
 }
 
-// The end of a phase, by all threads: its epoch advances when all blocks have come here. Only now
-// may the next kernel's blocks take room: earlier they could keep out those that this one waits
-// for.
+// The end of a phase, by all threads: its epoch advances when all blocks have come here. Where
+// ranks share a device, only now may the next kernel's blocks take room: earlier they could keep
+// out another rank's, which this one waits for.
 __device__ inline void finish_phase(uint64_t* word) {
   __syncthreads();
   ptx::allow_next_kernel();
-  if (threadIdx.x == 0) ptx::add_relaxed_gpu(word, share_of_step());
+  if (threadIdx.x == 0)
+    ptx::add_relaxed_gpu(
+        word, share_of_step({static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x)}));
 }
 
 // [begin, end) of `count` for part `part` of `parts`.

@@ -89,6 +89,7 @@ Status NvlinkGroup::allocate(dist::Communicator& group, SymmetricMemory::Kind ki
   view_.timeout_ns = static_cast<uint64_t>(shape_.timeout_seconds * 1e9);
   ASSIGN_OR_RETURN(memory_, SymmetricMemory::create(group, view_.at.total, kind));
   view_.self = memory_->self();
+  view_.early = !memory_->shares_devices();
   std::ranges::copy(memory_->peers(), view_.peers);
   // Each rank takes its memory alone; then all hear whether all could.
   Status own = cuda_status("loading the kernels", load_kernels());
@@ -98,7 +99,7 @@ Status NvlinkGroup::allocate(dist::Communicator& group, SymmetricMemory::Kind ki
     own = cuda_status("cudaDeviceGetAttribute",
                       cudaDeviceGetAttribute(&num_sms_, cudaDevAttrMultiProcessorCount, device));
   }
-  max_blocks_ = shape_.num_sms > 0 ? std::min(shape_.num_sms, num_sms_) : num_sms_;
+  max_blocks_ = shape_.num_sms > 0 ? std::clamp(shape_.num_sms, 2, num_sms_) : num_sms_;
   if (own.is_ok()) own = allocate_scratch();
   if (own.is_ok()) own = allocate_outputs();
   if (own.is_ok()) own = cuda_status("cudaDeviceSynchronize", cudaDeviceSynchronize());
@@ -117,10 +118,9 @@ Status NvlinkGroup::allocate_scratch() {
     Carver carver(memory);
     view_.state = carver.take<DeviceState>(1);
     view_.active = carver.take<uint8_t>(num_ranks_);
-    view_.histograms =
-        carver.take<uint32_t>(histogram_rows(tokens, max_blocks_) * histogram_stride(s.columns()));
+    view_.block_rows = carver.take<uint64_t>(int64_t{max_blocks_} * num_ranks_);
+    view_.histograms = carver.take<uint32_t>(int64_t{max_blocks_} * histogram_stride(s.num_slots));
     view_.pair_index = carver.take<int32_t>(tokens * s.top_k);
-    view_.pair_row = carver.take<int32_t>(tokens * s.top_k);
     view_.own_row = carver.take<int32_t>(tokens);
     view_.source_rows = carver.take<int32_t>(num_ranks_);
     view_.received = carver.take<ReceivedRow>(landing);
@@ -175,12 +175,11 @@ Status NvlinkGroup::allocate_outputs() {
   ASSIGN_OR_RETURN(counts_, device_buffer(carve(nullptr)));
   carve(counts_.data());
   if (!by_source) out.row_slots = nullptr;
-  out.push_warps = push_warps(shape_);
   return Status::ok();
 }
 
 Blocks NvlinkGroup::blocks(int64_t most_tokens) const {
-  return choose_blocks(view_.shape, most_tokens, num_sms_, shape_.num_sms);
+  return choose_blocks(view_.shape, shape_.layout, most_tokens, num_sms_, shape_.num_sms);
 }
 
 int64_t NvlinkGroup::most_tokens() const {
@@ -257,6 +256,7 @@ DispatchArgs NvlinkGroup::dispatch_args(const NvlinkDispatch& in) const {
   args.slots = routing_.slots.data();
   args.weights = routing_.weights;
   args.tokens = static_cast<int>(routing_.num_tokens);
+  args.push_blocks = blocks(most_tokens()).push;
   return args;
 }
 

@@ -159,40 +159,34 @@ int64_t largest_small_batch(const Shape& shape) {
     return 0;
   }
   const int64_t words = kSharedMemoryOfKernel / 4 - kSmallSharedWords - shape.columns();
-  return std::clamp<int64_t>(words / (int64_t{2} * shape.top_k), 0, kSmallTokens);
+  return std::clamp<int64_t>(words / shape.top_k, 0, kSmallTokens);
 }
 
 bool is_small_batch(const Shape& shape, int64_t tokens) {
   return tokens <= shape.small_tokens;
 }
 
-Blocks choose_blocks(const Shape& shape, int64_t tokens, int num_sms, int limit) {
+Blocks choose_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int num_sms, int limit) {
   const int most = limit > 0 ? std::min(limit, num_sms)
                              : std::max(1, std::max(num_sms - kReservedSms, num_sms / 2));
   Blocks blocks;
   if (is_small_batch(shape, tokens)) {
-    // A block a row: what a rank sends, then what it receives. Two blocks share a multiprocessor.
+    // A block a row that a rank sends or receives. Two blocks share a multiprocessor.
     const int64_t rows =
-        std::max<int64_t>(tokens * std::max(1, std::min(shape.num_ranks, shape.top_k) - 1), 8);
+        std::max<int64_t>(2 * tokens * std::max(1, std::min(shape.num_ranks, shape.top_k) - 1), 8);
     blocks.dispatch = static_cast<int>(std::min<int64_t>(rows, 2 * int64_t{most}));
     blocks.combine = blocks.dispatch;
     return blocks;
   }
-  // Fewer would fill the links, but what a block does before its first row and after its last one
-  // takes longer the more tokens it has.
-  blocks.dispatch = blocks.combine = most;
+  blocks.dispatch = blocks.combine = std::max(most, 2);
+  // By source, those that receive have little to do. By slot they write several times what comes,
+  // and a few that push fill the links: more of them with rows of FP8, which they may have to make.
+  if (layout == RowLayout::kBySource) {
+    blocks.push = std::max(1, blocks.dispatch * 3 / 4);
+  } else {
+    blocks.push = std::min(std::max(1, blocks.dispatch / 2), shape.scale_bytes > 0 ? 32 : 20);
+  }
   return blocks;
-}
-
-int push_warps(const GroupShape& shape) {
-  // Receivers of rows by slot write several times what pushers send.
-  if (shape.layout == RowLayout::kBySource) return 24;
-  return shape.format == RowFormat::kFp8 ? 6 : 4;
-}
-
-int64_t histogram_rows(int64_t max_tokens, int max_blocks) {
-  // units_of_block x blocks is less than both of these together.
-  return (max_tokens + kMaxUnitTokens - 1) / kMaxUnitTokens + 2 * int64_t{max_blocks};
 }
 
 Status status_of(const ErrorRecord& record, int rank, double timeout_seconds) {

@@ -28,16 +28,12 @@ bool is_small_batch(const Shape& shape, int64_t tokens);
 struct Blocks {
   int dispatch = 1;
   int combine = 1;
+  int push = 1;  // of a large dispatch's blocks, those that push rows over the links
 };
 // Thread blocks, each with a multiprocessor of its own, for a batch of at most `tokens` a rank.
-// `limit`: of multiprocessors; 0: none but num_sms less those that other communication needs.
-Blocks choose_blocks(const Shape& shape, int64_t tokens, int num_sms, int limit);
-
-// Warps of 32 in a dispatch's block that push rows; the others receive.
-int push_warps(const GroupShape& shape);
-
-// Floats of a unit's histogram rows that the scan of the largest batch needs, on `blocks` or fewer.
-int64_t histogram_rows(int64_t max_tokens, int max_blocks);
+// `limit`: of multiprocessors; 0: none but num_sms less those that other communication needs. A
+// large batch has two blocks at least.
+Blocks choose_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int num_sms, int limit);
 
 // What a record says, for people. `world_ranks` numbers the ranks of the group.
 Status status_of(const ErrorRecord& record, int rank, double timeout_seconds);

@@ -8,82 +8,89 @@
 
 namespace wideep::alltoall::device {
 
-// Shared memory of the receiving threads.
+// Shared memory of a receiving block.
 struct ReceiveTable {
   uint32_t* first;       // [num_ranks, slots_per_rank]: where the source's rows begin in the output
   uint32_t* rows;        // [num_ranks] of each source
   volatile int* failed;  // a rank gave up
+  uint32_t* sums;        // [32] of the warps
+  bool writes;           // of the receiving blocks, the one that writes counts
 };
 
-// One thread of `threads` that share the table.
-struct Member {
-  int thread;
-  int threads;
-  int barrier;  // the named barrier of these threads
+// The sum of `value` over the threads before this one; `total` over all of the block.
+__device__ inline uint32_t sum_before(const ReceiveTable& table, uint32_t value, uint32_t& total) {
+  uint32_t sum = value;
+  for (int step = 1; step < 32; step *= 2) {
+    const uint32_t other = __shfl_up_sync(kFullWarp, sum, step);
+    if (lane_id() >= step) sum += other;
+  }
+  if (lane_id() == 31) table.sums[warp_id()] = sum;
+  __syncthreads();
+  const uint32_t of_warp =
+      lane_id() < static_cast<int>(blockDim.x / 32) ? table.sums[lane_id()] : 0;
+  total = __reduce_add_sync(kFullWarp, of_warp);
+  const uint32_t before = __reduce_add_sync(kFullWarp, lane_id() < warp_id() ? of_warp : 0);
+  __syncthreads();
+  return before + sum - value;
+}
 
-  __device__ void sync() const { ptx::named_barrier(barrier, threads); }
-};
-
-// By one warp: counts in `first` become first rows; a slot's rows are in the order of their
-// sources.
+// Counts in `first` become first rows; a slot's rows are in the order of their sources. By all
+// threads.
 __device__ inline void place_slots(const DispatchArgs& a, const ReceiveTable& table,
                                    uint32_t epoch) {
   const GroupView& g = a.group;
   const int slots = g.shape.slots_per_rank();
   const bool masked = a.layout == DeviceLayout::kBySlotMasked;
-  const bool writes = blockIdx.x == 0;
-  int64_t begin = 0;  // of the next slot
-  for (int base = 0; base < slots; base += 32) {
-    const int slot = base + lane_id();
-    uint32_t total = 0;
+  int64_t begin = 0;  // of the next slots
+  for (int base = 0; base < slots; base += blockDim.x) {
+    const int slot = base + static_cast<int>(threadIdx.x);
+    uint32_t rows = 0;
     for (int s = 0; s < g.shape.num_ranks && slot < slots; ++s) {
-      const uint32_t count = table.first[s * slots + slot];
-      table.first[s * slots + slot] = total;
-      total += count;
+      rows += table.first[s * slots + slot];
     }
     const uint32_t padded =
-        (total + static_cast<uint32_t>(a.alignment) - 1) / a.alignment * a.alignment;
-    int64_t end = padded;
-    for (int step = 1; step < 32; step *= 2) {
-      const int64_t other = __shfl_up_sync(kFullWarp, end, step);
-      if (lane_id() >= step) end += other;
-    }
-    const int64_t own = masked ? slot * a.capacity : begin + end - padded;
-    begin += __shfl_sync(kFullWarp, end, 31);
+        (rows + static_cast<uint32_t>(a.alignment) - 1) / a.alignment * a.alignment;
+    uint32_t total = 0;
+    const uint32_t before = sum_before(table, padded, total);
+    const int64_t own = masked ? slot * a.capacity : begin + before;
+    begin += total;
     if (slot >= slots) continue;
-    if (masked && total > a.capacity) {
+    if (masked && rows > a.capacity) {
       give_up(g, {ErrorKind::kOverflow, Phase::kDispatch, Awaited::kCounts, g.rank, epoch, 0, slot,
-                  static_cast<uint64_t>(a.capacity), total});
+                  static_cast<uint64_t>(a.capacity), rows});
       *table.failed = 1;
     }
+    auto next = static_cast<uint32_t>(own);
     for (int s = 0; s < g.shape.num_ranks; ++s) {
-      table.first[s * slots + slot] += static_cast<uint32_t>(own);
+      const uint32_t count = table.first[s * slots + slot];
+      table.first[s * slots + slot] = next;
+      next += count;
     }
-    if (writes && a.slot_counts != nullptr) a.slot_counts[slot] = static_cast<int32_t>(total);
-    if (writes && a.slot_offsets != nullptr) {
+    if (table.writes && a.slot_counts != nullptr) a.slot_counts[slot] = static_cast<int32_t>(rows);
+    if (table.writes && a.slot_offsets != nullptr) {
       a.slot_offsets[slot] = static_cast<int32_t>(own);
       if (slot == slots - 1) {
         a.slot_offsets[slots] = static_cast<int32_t>(masked ? slots * a.capacity : own + padded);
       }
     }
   }
-  if (a.layout == DeviceLayout::kBySlot && begin > a.capacity && lane_id() == 0) {
+  if (a.layout == DeviceLayout::kBySlot && begin > a.capacity && threadIdx.x == 0) {
     give_up(g, {ErrorKind::kOverflow, Phase::kDispatch, Awaited::kCounts, g.rank, epoch, 0, -1,
                 static_cast<uint64_t>(a.capacity), static_cast<uint64_t>(begin)});
     *table.failed = 1;
   }
 }
 
-// Waits for the counts of all ranks and fills the table, by all its threads; false where a rank
-// gave up. The first warp of the members must be whole.
-__device__ inline bool fill_table(const DispatchArgs& a, uint32_t epoch, const Member& member,
+// Waits for the counts of all ranks and fills the table, by all threads; false where a rank gave
+// up.
+__device__ inline bool fill_table(const DispatchArgs& a, uint32_t epoch,
                                   const ReceiveTable& table) {
   const GroupView& g = a.group;
   const int slots = g.shape.slots_per_rank();
   const int num_ranks = g.shape.num_ranks;
-  if (member.thread == 0) *table.failed = 0;
-  member.sync();
-  for (int i = member.thread; i < num_ranks * (slots + 1); i += member.threads) {
+  if (threadIdx.x == 0) *table.failed = 0;
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < num_ranks * (slots + 1); i += blockDim.x) {
     const int source = i / (slots + 1);
     const int slot = i % (slots + 1);
     const bool is_total = slot == slots;
@@ -95,7 +102,7 @@ __device__ inline bool fill_table(const DispatchArgs& a, uint32_t epoch, const M
     }
     if (is_total) {
       table.rows[source] = static_cast<uint32_t>(max(count, 0));
-      if (blockIdx.x == 0) {
+      if (table.writes) {
         g.source_rows[source] = count;
         if (a.source_counts != nullptr) a.source_counts[source] = count;
       }
@@ -103,18 +110,19 @@ __device__ inline bool fill_table(const DispatchArgs& a, uint32_t epoch, const M
       table.first[source * slots + slot] = static_cast<uint32_t>(max(count, 0));
     }
   }
-  member.sync();
-  if (member.thread < 32 && *table.failed == 0) place_slots(a, table, epoch);
-  member.sync();
+  __syncthreads();
+  if (*table.failed != 0) return false;
+  place_slots(a, table, epoch);
+  __syncthreads();
   return *table.failed == 0;
 }
 
-// The counts of all ranks for all slots, for whoever balances: by the last block's members.
-__device__ inline void copy_all_counts(const DispatchArgs& a, uint32_t epoch,
-                                       const Member& member) {
+// The counts of all ranks for all slots, for whoever balances: by the last block.
+__device__ inline void copy_all_counts(const DispatchArgs& a, uint32_t epoch) {
   const GroupView& g = a.group;
   if (blockIdx.x != gridDim.x - 1 || a.all_counts == nullptr) return;
-  for (int i = member.thread; i < g.shape.num_ranks * g.shape.num_slots; i += member.threads) {
+  for (int i = static_cast<int>(threadIdx.x); i < g.shape.num_ranks * g.shape.num_slots;
+       i += blockDim.x) {
     const int source = i / g.shape.num_slots;
     a.all_counts[i] = is_active(source) ? wait_cell(g, source, epoch, i % g.shape.num_slots) : 0;
   }
@@ -166,31 +174,24 @@ __device__ inline Wait wait_of_row(int source, uint32_t epoch, int row) {
   return {Phase::kDispatch, Awaited::kRow, source, epoch, row, epoch};
 }
 
-// Waits for the header of row `row` of `source`, by a whole warp; the row's bytes can be read after
-// it. False where a rank gave up.
-__device__ inline bool receive_header(const DispatchArgs& a, uint32_t epoch,
+// The copies of a row whose head has arrived, by a whole warp. False where a rank gave up.
+__device__ inline bool receive_copies(const DispatchArgs& a, uint32_t epoch,
                                       const ReceiveTable& table, int source, int row,
                                       Arrival& arrival) {
   const GroupView& g = a.group;
-  const Packet* header = header_of(g, g.self, source, epoch, row);
-  const Wait wait = wait_of_row(source, epoch, row);
-  Packet packet = {};
-  int ok = 1;
-  if (lane_id() == 0) ok = wait_packet<true>(g, wait, header, packet) ? 1 : 0;
-  if (__shfl_sync(kFullWarp, ok, 0) == 0) return false;
-  packet.word[0] = __shfl_sync(kFullWarp, packet.word[0], 0);
-  packet.word[1] = __shfl_sync(kFullWarp, packet.word[1], 0);
-  read_head(packet, arrival);
+  bool ok = true;
   arrival.copy = {-1, 0, 0, -1};
   if (lane_id() < arrival.copies) {
-    ok = wait_packet<false>(g, wait, header + 1 + lane_id(), packet) ? 1 : 0;
-    if (ok != 0) arrival.copy = read_copy(a, table, source, packet);
+    Packet packet;
+    ok = wait_packet<false>(g, wait_of_row(source, epoch, row),
+                            header_of(g, g.self, source, epoch, row) + 1 + lane_id(), packet);
+    if (ok) arrival.copy = read_copy(a, table, source, packet);
   }
-  return __all_sync(kFullWarp, ok) != 0;
+  return __all_sync(kFullWarp, ok);
 }
 
-// The same of a small batch, whose headers have all top_k entries: they are polled at once, and the
-// row carries its own epochs.
+// The whole header of a row of a small batch, which has all top_k entries: they are polled at once,
+// and the row carries its own epochs.
 __device__ inline bool receive_small_header(const DispatchArgs& a, uint32_t epoch,
                                             const ReceiveTable& table, int source, int row,
                                             Arrival& arrival) {

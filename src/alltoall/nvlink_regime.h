@@ -5,15 +5,12 @@
 
 namespace wideep::alltoall {
 
-// Tokens of a unit of the scan at most.
-inline constexpr int kMaxUnitTokens = 128;
-
 // Threads of a block of the small regime: one row at a time, three vectors a thread.
 inline constexpr int kSmallThreads = 512;
 // The same of combine, where wider rows take turns: two blocks share a multiprocessor.
 inline constexpr int kSmallCombineThreads = 320;
 // Words of shared memory that such a block has beside the batch's pairs and counts.
-inline constexpr int kSmallSharedWords = 2 + kMaxNvlinkRanks + 3 * kMaxTopK + kSmallThreads;
+inline constexpr int kSmallSharedWords = 2 + 2 * kMaxNvlinkRanks + 2 * kMaxTopK + kSmallThreads;
 // Dynamic shared memory that a kernel may ask for; the rest is the kernels' static one.
 inline constexpr int kSharedMemoryOfKernel = 226 * 1024;
 // Tokens of a rank up to which packets, which need no fences but a third more bytes, are quicker.
@@ -22,16 +19,16 @@ inline constexpr int kSmallTokens = 192;
 // Tokens of a rank up to which a batch of this shape can go as packets.
 int64_t largest_small_batch(const Shape& shape);
 
-// Words of a unit's histogram, whole vectors.
-WIDEEP_HOST_DEVICE constexpr int histogram_stride(int columns) {
-  return (columns + 3) / 4 * 4;
+// Words of a block's histogram of slots, whole vectors.
+WIDEEP_HOST_DEVICE constexpr int histogram_stride(int num_slots) {
+  return (num_slots + 3) / 4 * 4;
 }
 
-// Units that each of `blocks` blocks scans: the fewest that keep a unit within its size.
-WIDEEP_HOST_DEVICE constexpr int units_of_block(int tokens, int blocks) {
-  const int per_block = (tokens + blocks - 1) / blocks;
-  const int units = (per_block + kMaxUnitTokens - 1) / kMaxUnitTokens;
-  return units > 1 ? units : 1;
+// Of `warps` warps, those that scan a large batch's slots: each has counters of its own.
+WIDEEP_HOST_DEVICE constexpr int scan_warps(int num_slots, int warps) {
+  constexpr int kWords = 16 * 1024;
+  const int most = kWords / num_slots;
+  return most < 1 ? 1 : most < warps ? most : warps;
 }
 
 }  // namespace wideep::alltoall

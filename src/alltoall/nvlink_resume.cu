@@ -48,6 +48,7 @@ __global__ void resume_kernel(const __grid_constant__ GroupView g, uint32_t gene
     g.state->dispatch_epoch = static_cast<uint64_t>(dispatch_epoch + 1) << 32;
     g.state->combine_epoch = static_cast<uint64_t>(combine_epoch + 1) << 32;
     g.state->grid_barrier = 0;
+    g.state->scanning = 0;
     g.state->error_taken = 0;
   }
 }

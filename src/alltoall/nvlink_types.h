@@ -123,6 +123,8 @@ struct DeviceState {
   uint64_t dispatch_epoch = 0;
   uint64_t combine_epoch = 0;
   uint64_t grid_barrier = 0;
+  uint32_t scanning = 0;     // blocks that have scanned their part of the batch
+  uint32_t scanned = 0;      // dispatch epoch of the last batch that all have
   uint32_t error_taken = 0;  // a thread writes the record
   uint32_t padding = 0;
 };
@@ -139,11 +141,12 @@ struct GroupView {
   DeviceState* state = nullptr;
   ErrorRecord* error = nullptr;  // pinned memory of the host
   uint64_t timeout_ns = 0;
-  uint32_t* histograms = nullptr;   // [units][columns] counts of pieces of the batch
-  int32_t* pair_index = nullptr;    // [max_tokens, top_k] place among this rank's rows for the slot
-  int32_t* pair_row = nullptr;      // [max_tokens, top_k] place among the rows for the slot's rank
-  int32_t* own_row = nullptr;       // [max_tokens] pair_row of this rank; -1: none
-  int32_t* source_rows = nullptr;   // [num_ranks] rows that came from each rank
+  bool early = false;              // the next kernel's blocks may take room: no other rank needs it
+  uint64_t* block_rows = nullptr;  // [blocks, num_ranks] as cells: rows of each block for each rank
+  uint32_t* histograms = nullptr;  // [blocks][num_slots] pairs of each block for each slot
+  int32_t* pair_index = nullptr;   // [max_tokens, top_k] place among this rank's rows for the slot
+  int32_t* own_row = nullptr;      // [max_tokens] place among this rank's rows for itself; -1: none
+  int32_t* source_rows = nullptr;  // [num_ranks] rows that came from each rank
   ReceivedRow* received = nullptr;  // [num_ranks, max_tokens]
   Copy* copies = nullptr;           // [num_ranks, max_tokens, top_k]
 };
@@ -174,7 +177,7 @@ struct DispatchArgs {
   int32_t* source_counts = nullptr;  // [num_ranks]
   int32_t* row_slots = nullptr;      // [num_ranks, max_tokens, top_k], kBySource; -1: no copy
   float* row_weights = nullptr;      // the same
-  int push_warps = 0;
+  int push_blocks = 0;               // of the grid's blocks, the first; large batches
 };
 
 struct CombineArgs {

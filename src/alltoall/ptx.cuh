@@ -72,6 +72,14 @@ __device__ inline uint64_t load_acquire_gpu(const uint64_t* from) {
   asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
   return value;
 }
+__device__ inline uint32_t load_acquire_gpu(const uint32_t* from) {
+  uint32_t value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+__device__ inline void store_release_gpu(uint32_t* to, uint32_t value) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
 __device__ inline void add_release_gpu(uint64_t* to, uint64_t value) {
   asm volatile("red.release.gpu.global.add.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
 }
@@ -100,23 +108,6 @@ __device__ inline void wait_for_previous_kernel() {
 // Lets the next kernel be started, up to its own wait, once all blocks have come here.
 __device__ inline void allow_next_kernel() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-
-// A barrier of `threads` threads of the block, which all of them reach.
-__device__ inline void named_barrier(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
-// The same; whether `value` holds for all of them.
-__device__ inline bool named_barrier_all(int id, int threads, bool value) {
-  int all;
-  asm volatile(
-      "{.reg .pred p, q; setp.ne.s32 p, %3, 0; bar.red.and.pred q, %1, %2, p; selp.s32 %0, 1, 0, "
-      "q;}"
-      : "=r"(all)
-      : "r"(id), "r"(threads), "r"(value ? 1 : 0)
-      : "memory");
-  return all != 0;
 }
 
 // Barriers in shared memory that count arrivals and bytes of bulk copies.

@@ -95,15 +95,8 @@ Result<bool> share_devices(dist::Communicator& group) {
   return std::ranges::adjacent_find(all) != all.end();
 }
 
-}  // namespace
-
-Result<std::unique_ptr<SymmetricMemory>> SymmetricMemory::create(dist::Communicator& group,
-                                                                 int64_t bytes, Kind kind) {
-  if (kind == Kind::kAuto) {
-    ASSIGN_OR_RETURN(const bool shared, share_devices(group));
-    kind = shared || group.size() == 1 ? Kind::kOneProcess : Kind::kNcclWindow;
-  }
-  if (kind == Kind::kNcclWindow) return make_window_memory(group, bytes);
+Result<std::unique_ptr<SymmetricMemory>> make_one_process_memory(dist::Communicator& group,
+                                                                 int64_t bytes) {
   if (!group.shares_memory()) {
     return Status::unavailable(
         "all-to-all: two ranks share a GPU but not a process: give each rank a GPU of its own");
@@ -111,6 +104,21 @@ Result<std::unique_ptr<SymmetricMemory>> SymmetricMemory::create(dist::Communica
   auto memory = std::make_unique<OneProcessMemory>(group);
   RETURN_IF_ERROR(memory->start(bytes));
   return std::unique_ptr<SymmetricMemory>(std::move(memory));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<SymmetricMemory>> SymmetricMemory::create(dist::Communicator& group,
+                                                                 int64_t bytes, Kind kind) {
+  ASSIGN_OR_RETURN(const bool shared, share_devices(group));
+  if (kind == Kind::kAuto) {
+    kind = shared || group.size() == 1 ? Kind::kOneProcess : Kind::kNcclWindow;
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<SymmetricMemory> memory,
+                   kind == Kind::kNcclWindow ? make_window_memory(group, bytes)
+                                             : make_one_process_memory(group, bytes));
+  memory->shares_devices_ = shared;
+  return memory;
 }
 
 }  // namespace wideep::alltoall

@@ -34,12 +34,17 @@ class SymmetricMemory {
   std::byte* self() const { return self_; }
   // [size] where each rank's memory is for this rank, to be used on the device.
   std::span<std::byte* const> peers() const { return peers_; }
+  // Whether two ranks have one device.
+  bool shares_devices() const { return shares_devices_; }
 
  protected:
   SymmetricMemory() = default;
 
   std::byte* self_ = nullptr;
   std::vector<std::byte*> peers_;
+
+ private:
+  bool shares_devices_ = false;
 };
 
 // The first failure of any rank, on all ranks; so that nobody goes on alone.
