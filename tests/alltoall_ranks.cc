@@ -1,13 +1,12 @@
 // One rank of an MPI world with a GPU of its own: batches of both regimes in all layouts, held
 // against the reference bit by bit. tools/gpu_check.sh starts it under mpirun.
-#include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
 #include "alltoall/nvlink_testing.h"
-#include "base/cuda.h"
 #include "base/random.h"
 #include "base/thread_pool.h"
 #include "dist/world.h"
+#include "kernels/device_stream.h"
 
 namespace wideep::alltoall {
 namespace {
@@ -34,10 +33,8 @@ Status run() {
   ThreadPool pool(1);
   const Status status = world.run([&](dist::Communicator& ranks) -> Status {
     const int place = launch ? launch->local_rank : ranks.rank();
-    RETURN_IF_CUDA_ERROR(cudaSetDevice(place % device_count()));
-    ASSIGN_OR_RETURN(const CudaStream cuda, CudaStream::create());
-    Stream stream = Stream::of_cuda(pool, cuda.get());
-    return check_batches(ranks, stream);
+    ASSIGN_OR_RETURN(const auto device, kernels::DeviceStream::open(pool, place % device_count()));
+    return check_batches(ranks, device->stream());
   });
   if (world.holds_rank_zero() && status.is_ok()) fmt::print("{} ranks: ok\n", world.size());
   return status;

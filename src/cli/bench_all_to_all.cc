@@ -12,14 +12,12 @@
 #include "base/json.h"
 #include "cli/commands.h"
 #ifdef WIDEEP_CUDA
-#include <cuda_runtime_api.h>
-
 #include "alltoall/nccl_bench.h"
 #include "alltoall/nvlink_bench.h"
-#include "base/cuda.h"
 #include "base/thread_pool.h"
 #include "dist/world.h"
 #include "eplb/load.h"
+#include "kernels/device_stream.h"
 #endif
 
 namespace wideep::cli {
@@ -333,10 +331,8 @@ Status run_all_to_all(const AllToAllArguments& wanted) {
   ThreadPool pool(1);
   const Status status = world.run([&](dist::Communicator& group) -> Status {
     const int place = launch ? launch->local_rank : group.rank();
-    RETURN_IF_CUDA_ERROR(cudaSetDevice(place % num_devices));
-    ASSIGN_OR_RETURN(const CudaStream cuda, CudaStream::create());
-    Stream stream = Stream::of_cuda(pool, cuda.get());
-    return run_rank(job, group, stream);
+    ASSIGN_OR_RETURN(const auto device, kernels::DeviceStream::open(pool, place % num_devices));
+    return run_rank(job, group, device->stream());
   });
   if (!world.holds_rank_zero()) return Status::ok();
   RETURN_IF_ERROR(status);
