@@ -315,6 +315,7 @@ void add_bench(CLI::App& parent) {
   add_bench_prepare(*bench);
   add_bench_all_to_all(*bench);
   add_bench_ops(*bench);
+  add_bench_step(*bench);
 }
 
 }  // namespace wideep::cli

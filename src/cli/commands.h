@@ -31,6 +31,7 @@ void add_tokenize(CLI::App& parent);
 void add_bench_all_to_all(CLI::App& bench);
 void add_bench_ops(CLI::App& bench);
 void add_bench_prepare(CLI::App& bench);
+void add_bench_step(CLI::App& bench);
 
 // Subcommands of `wideep eplb`.
 void add_eplb_evaluate(CLI::App& eplb);

@@ -42,10 +42,10 @@ Status check_engine_can(const EngineConfig& config) {
     refused += fmt::format("{}: {}: {}", key, value, why);
   };
   if (config.kv_cache.dtype == KvCacheType::kFp8) {
-    refuse("kv_cache_config.dtype", "fp8", "the CPU engine keeps keys and values in --dtype");
+    refuse("kv_cache_config.dtype", "fp8", "the engine keeps keys and values in bf16 or fp32, as --dtype says");
   }
   if (config.speculative) {
-    refuse("speculative_config", "MTP", "the CPU engine generates one token a step");
+    refuse("speculative_config", "MTP", "the engine generates one token a step");
   }
   if (config.cache_transceiver && config.cache_transceiver->backend) {
     refuse("cache_transceiver_config", "a map",

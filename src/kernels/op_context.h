@@ -6,18 +6,23 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "base/buffer.h"
 #include "base/check.h"
 #include "base/status.h"
 #include "base/stream.h"
+#include "kernels/op_profile.h"
 
 namespace wideep {
 
 namespace kernels {
 class Blas;              // kernels/adapters/blas.h
 class TensorMapEncoder;  // kernels/adapters/tensor_map.h
-}
+
+// After a launch: an error of it becomes the stream's, with the op's name.
+void check_launch(Stream& stream, const char* op);
+}  // namespace kernels
 
 struct OpContextOptions {
   int64_t workspace_bytes = int64_t{64} << 20;
@@ -46,24 +51,25 @@ class OpContext {
     return pinned_.span<T>(count);
   }
 
+  // See op_profile.h.
+  Status begin_profile(Stream& stream);
+  Result<std::vector<kernels::OpTime>> end_profile(Stream& stream);
+
   kernels::Blas& blas() const { return *blas_; }
   const kernels::TensorMapEncoder& tensor_maps() const { return *tensor_maps_; }
 
  private:
+  struct Profile;
+  friend void kernels::check_launch(Stream& stream, const char* op);
   OpContext();
 
   int device_ = 0;
   int num_sms_ = 0;
   Buffer workspace_;
   Buffer pinned_;
+  std::unique_ptr<Profile> profile_;  // while one is made
   std::unique_ptr<kernels::Blas> blas_;
   std::unique_ptr<kernels::TensorMapEncoder> tensor_maps_;
 };
 
-namespace kernels {
-
-// After a launch: an error of it becomes the stream's, with the op's name.
-void check_launch(Stream& stream, const char* op);
-
-}  // namespace kernels
 }  // namespace wideep

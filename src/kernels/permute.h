@@ -23,10 +23,15 @@ struct PermutationParams {
   int num_groups = 0;
   int* offsets = nullptr;  // [num_groups + 1]: rows of group g are [offsets[g], offsets[g + 1])
   int* rows = nullptr;     // [tokens * top_k]: the row of each pair, -1 where it is left out
-  // [max_permuted_rows()]: the pair of each row; -1 for padding, and from offsets[num_groups] on.
+  // [max_permuted_rows(), or as group_rows says]: the pair of each row; -1 for padding, and from
+  // offsets[num_groups] on.
   int* pairs = nullptr;
   int row_alignment = 1;
-  int* group_of_row = nullptr;  // [max_permuted_rows()]: like pairs, less group_begin; or null
+  int* group_of_row = nullptr;  // like pairs: the group less group_begin; or null
+  // Above 0: room for so many rows in every group, whatever it has: those of group g begin at g *
+  // group_rows, and no group may have more. There are num_groups * group_rows rows then.
+  int group_rows = 0;
+  int* counts = nullptr;  // [num_groups] pairs of each group; or null
 };
 void make_permutation(Stream& stream, const PermutationParams& params);
 

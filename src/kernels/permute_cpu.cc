@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "kernels/cuda_ops.h"
@@ -23,35 +23,38 @@ void make_permutation(Stream& stream, const PermutationParams& params) {
   CHECK(params.row_alignment >= 1);
   const int num_groups = params.num_groups;
   const auto num_pairs = static_cast<int64_t>(params.ids.size());
-  const int64_t max_rows = max_permuted_rows(num_pairs, num_groups, params.row_alignment);
+  const int64_t max_rows = params.group_rows > 0
+                               ? int64_t{num_groups} * params.group_rows
+                               : max_permuted_rows(num_pairs, num_groups, params.row_alignment);
   std::fill_n(params.pairs, max_rows, -1);
   if (params.group_of_row != nullptr) std::fill_n(params.group_of_row, max_rows, -1);
   const auto group_of = [&](int32_t id) {
     const int group = id - params.group_begin;
     return id >= 0 && group >= 0 && group < num_groups ? group : -1;
   };
-  int* offsets = params.offsets;
-  std::fill_n(offsets, num_groups + 1, 0);
+  std::vector<int> counts(static_cast<size_t>(num_groups));
   for (const int32_t id : params.ids) {
-    if (group_of(id) >= 0) ++offsets[group_of(id)];
+    if (group_of(id) >= 0) ++counts[group_of(id)];
   }
-  int begin = 0;
+  if (params.counts != nullptr) std::ranges::copy(counts, params.counts);
+  int* offsets = params.offsets;
+  offsets[0] = 0;
   for (int g = 0; g < num_groups; ++g) {
-    begin += round_up(std::exchange(offsets[g], begin), params.row_alignment);
+    CHECK(params.group_rows == 0 || counts[g] <= params.group_rows);
+    offsets[g + 1] =
+        offsets[g] +
+        (params.group_rows > 0 ? params.group_rows : round_up(counts[g], params.row_alignment));
   }
+  std::vector<int>& next = counts;
+  std::copy_n(offsets, num_groups, next.begin());
   for (int64_t pair = 0; pair < num_pairs; ++pair) {
     const int group = group_of(params.ids[pair]);
-    const int row = group >= 0 ? offsets[group]++ : -1;
+    const int row = group >= 0 ? next[group]++ : -1;
     params.rows[pair] = row;
     if (row < 0) continue;
     params.pairs[row] = static_cast<int>(pair);
     if (params.group_of_row != nullptr) params.group_of_row[row] = group;
   }
-  // offsets[g] counted up to the end of group g: the next group begins at the next multiple.
-  for (int g = num_groups; g > 0; --g) {
-    offsets[g] = round_up(offsets[g - 1], params.row_alignment);
-  }
-  offsets[0] = 0;
 }
 
 void gather_rows(Stream& stream, const GatherRowsParams& params) {

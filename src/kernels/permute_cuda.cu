@@ -23,13 +23,15 @@ struct Permutation {
   int group_begin;
   int num_groups;
   int alignment;
-  int rounds;  // of a segment
+  int group_rows;  // 0: as many as a group has
+  int rounds;      // of a segment
   int max_rows;
   int* offsets;
   int* rows;
   int* pairs;
   int* group_of_row;
-  int* counts;  // [blocks, num_groups]; of several blocks
+  int* group_counts;  // [num_groups], or null
+  int* counts;        // [blocks, num_groups]; of several blocks
 
   // -1 for pairs of other groups, and beyond the last.
   __device__ int group(int64_t pair) const {
@@ -38,8 +40,9 @@ struct Permutation {
     const int group = id - group_begin;
     return id >= 0 && group >= 0 && group < num_groups ? group : -1;
   }
-  __device__ int round_up(int count) const {
-    return (count + alignment - 1) / alignment * alignment;
+  __device__ int room(int count) const {
+    device_check(group_rows == 0 || count <= group_rows);
+    return group_rows > 0 ? group_rows : (count + alignment - 1) / alignment * alignment;
   }
 };
 
@@ -88,7 +91,9 @@ __device__ void scan_groups(const Permutation& p, const int* counts, int* offset
   int begin = 0;
   for (int first = 0; first < p.num_groups; first += kWarp) {
     const int group = first + lane;
-    const int rows = group < p.num_groups ? p.round_up(counts[group]) : 0;
+    const int count = group < p.num_groups ? counts[group] : 0;
+    const int rows = group < p.num_groups ? p.room(count) : 0;
+    if (group < p.num_groups && p.group_counts != nullptr) p.group_counts[group] = count;
     int sum = rows;
     for (int step = 1; step < kWarp; step *= 2) {
       const int before = __shfl_up_sync(kAllLanes, sum, step);
@@ -290,7 +295,9 @@ struct Combine {
 
 void make_permutation(Stream& stream, const PermutationParams& params) {
   const auto num_pairs = static_cast<int64_t>(params.ids.size());
-  const int64_t max_rows = max_permuted_rows(num_pairs, params.num_groups, params.row_alignment);
+  const int64_t max_rows =
+      params.group_rows > 0 ? int64_t{params.num_groups} * params.group_rows
+                            : max_permuted_rows(num_pairs, params.num_groups, params.row_alignment);
   CHECK(params.num_groups >= 0 && params.num_groups <= kMaxPermutationGroups);
   CHECK(params.row_alignment >= 1 && max_rows < (int64_t{1} << 30));
   Permutation p = {
@@ -299,6 +306,7 @@ void make_permutation(Stream& stream, const PermutationParams& params) {
       .group_begin = params.group_begin,
       .num_groups = params.num_groups,
       .alignment = params.row_alignment,
+      .group_rows = params.group_rows,
       .rounds = static_cast<int>(
           std::min<int64_t>(kRounds, (num_pairs + kWarps * kWarp - 1) / (kWarps * kWarp))),
       .max_rows = static_cast<int>(max_rows),
@@ -306,6 +314,7 @@ void make_permutation(Stream& stream, const PermutationParams& params) {
       .rows = params.rows,
       .pairs = params.pairs,
       .group_of_row = params.group_of_row,
+      .group_counts = params.counts,
       .counts = nullptr,
   };
   const cudaStream_t handle = stream_of(stream);

@@ -7,39 +7,46 @@ namespace {
 
 // What make_permutation writes, poisoned before.
 struct Outputs {
-  Outputs(int64_t num_pairs, int num_groups, int row_alignment)
+  Outputs(int64_t num_pairs, int num_groups, int row_alignment, int group_rows)
       : offsets(num_groups + 1, -7),
         rows(num_pairs, -7),
-        pairs(max_permuted_rows(num_pairs, num_groups, row_alignment), -7),
-        group_of_row(pairs.size(), -7) {}
+        pairs(group_rows > 0 ? int64_t{num_groups} * group_rows
+                             : max_permuted_rows(num_pairs, num_groups, row_alignment),
+              -7),
+        group_of_row(pairs.size(), -7),
+        counts(num_groups, -7) {}
 
   std::vector<int> offsets;
   std::vector<int> rows;
   std::vector<int> pairs;
   std::vector<int> group_of_row;
+  std::vector<int> counts;
 };
 
 class PermuteCudaTest : public CudaTest {
  protected:
   void expect_as_cpu(const std::vector<int32_t>& ids, int group_begin, int num_groups,
-                     int row_alignment) {
+                     int row_alignment, int group_rows = 0) {
     SCOPED_TRACE(testing::Message() << ids.size() << " pairs, " << num_groups
                                     << " groups, alignment " << row_alignment);
-    Outputs expected(static_cast<int64_t>(ids.size()), num_groups, row_alignment);
+    Outputs expected(static_cast<int64_t>(ids.size()), num_groups, row_alignment, group_rows);
     const DeviceVector<int32_t> device_ids(ids);
     const DeviceVector<int> offsets(expected.offsets);
     const DeviceVector<int> rows(expected.rows);
     const DeviceVector<int> pairs(expected.pairs);
     const DeviceVector<int> group_of_row(expected.group_of_row);
-    make_permutation(cpu(),
-                     {ids, group_begin, num_groups, expected.offsets.data(), expected.rows.data(),
-                      expected.pairs.data(), row_alignment, expected.group_of_row.data()});
-    make_permutation(stream(), {device_ids.span(), group_begin, num_groups, offsets.data(),
-                                rows.data(), pairs.data(), row_alignment, group_of_row.data()});
+    const DeviceVector<int> counts(expected.counts);
+    make_permutation(cpu(), {ids, group_begin, num_groups, expected.offsets.data(),
+                             expected.rows.data(), expected.pairs.data(), row_alignment,
+                             expected.group_of_row.data(), group_rows, expected.counts.data()});
+    make_permutation(stream(),
+                     {device_ids.span(), group_begin, num_groups, offsets.data(), rows.data(),
+                      pairs.data(), row_alignment, group_of_row.data(), group_rows, counts.data()});
     ASSERT_EQ(offsets.host(), expected.offsets);
     ASSERT_EQ(rows.host(), expected.rows);
     ASSERT_EQ(pairs.host(), expected.pairs);
     ASSERT_EQ(group_of_row.host(), expected.group_of_row);
+    ASSERT_EQ(counts.host(), expected.counts);
   }
 
   std::vector<int32_t> random_ids(int count, int low, int high) {
@@ -64,6 +71,13 @@ TEST_F(PermuteCudaTest, LargeBatches) {
     expect_as_cpu(random_ids(count, -1, 300), 32, 9, 128);
     expect_as_cpu(random_ids(count, 0, 1500), 100, kMaxPermutationGroups, 8);
     expect_as_cpu(std::vector<int32_t>(count, 3), 0, 8, 128);  // everything in one group
+  }
+}
+
+TEST_F(PermuteCudaTest, GroupsWithRoomForAllTokens) {
+  for (const int tokens : {0, 1, 63, 256, 2000}) {
+    std::vector<int32_t> ids = random_ids(tokens, 0, 40);  // top_k 1
+    expect_as_cpu(ids, 3, 30, 1, std::max(64, tokens));
   }
 }
 

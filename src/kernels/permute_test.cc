@@ -45,6 +45,23 @@ TEST(MakePermutationTest, GroupsBeginAtMultiplesOfTheAlignment) {
               testing::ElementsAre(0, 0, 0, -1, 2, 2, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
 }
 
+TEST(MakePermutationTest, GroupsHaveRoomForTheSameNumberOfRows) {
+  const std::vector<int32_t> ids = {6, 4, 9, 6, -1, 4, 4, 3};
+  std::vector<int> offsets(4, -7);
+  std::vector<int> rows(8, -7);
+  std::vector<int> pairs(12, -7);
+  std::vector<int> groups(12, -7);
+  std::vector<int> counts(3, -7);
+  TestStream stream(1);
+  make_permutation(stream, {ids, 4, 3, offsets.data(), rows.data(), pairs.data(), 1, groups.data(),
+                            4, counts.data()});
+  EXPECT_THAT(offsets, testing::ElementsAre(0, 4, 8, 12));
+  EXPECT_THAT(counts, testing::ElementsAre(3, 0, 2));
+  EXPECT_THAT(rows, testing::ElementsAre(8, 0, -1, 9, -1, 1, 2, -1));
+  EXPECT_THAT(pairs, testing::ElementsAre(1, 5, 6, -1, -1, -1, -1, -1, 0, 3, -1, -1));
+  EXPECT_THAT(groups, testing::ElementsAre(0, 0, 0, -1, -1, -1, -1, -1, 2, 2, -1, -1));
+}
+
 TEST(MakePermutationTest, TheBoundIsReached) {
   // A pair in every group: nothing wastes more.
   EXPECT_EQ(max_permuted_rows(3, 3, 128), 3 * 128);

@@ -41,6 +41,12 @@ class Attention {
                          const kernels::KvCacheView& cache, MatrixView y) const = 0;
 
   virtual int num_heads() const = 0;
+  // Of a key and a value where prompts attend to themselves before absorption; 0: they do not.
+  struct SelfDims {
+    int k_dim = 0;
+    int v_dim = 0;
+  };
+  virtual SelfDims self_dims() const { return {}; }
   // The layout of the cache: all but data, dtype and page_size.
   virtual kernels::KvCacheView cache_layout() const = 0;
   // Most that forward() takes of the arena for a batch of max_rows.
@@ -53,6 +59,7 @@ struct AttentionOptions {
   std::string prefix;  // of the tensors: "model.layers.3.self_attn."
   HeadShare share;
   DType weight_dtype = DType::kBF16;
+  bool on_gpu = false;
 };
 
 // Plans the weights in the store; they are there after its load().

@@ -5,11 +5,13 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/attention_tables.h"
 #include "kernels/elementwise.h"
 #include "kernels/heads.h"
 #include "kernels/linear.h"
 #include "kernels/norm.h"
 #include "kernels/rope.h"
+#include "kernels/self_attention.h"
 #include "models/attention_core.h"
 #include "models/rope_frequencies.h"
 #include "models/weight_type.h"
@@ -20,7 +22,8 @@ namespace {
 // The up-projections of keys and values are moved to the queries and the outputs (arXiv 2405.04434,
 // section 2.1.2), so that attention runs on the latents alone and all heads share one KV row:
 //   q_nope . (W_UK c) = (W_UK^T q_nope) . c,   sum_t p_t (W_UV c_t) = W_UV (sum_t p_t c_t)
-// Prefill and decode take the same path, so their bits agree.
+// On the CPU prefill and decode take the same path, so their bits agree. On a GPU, batches of whole
+// prompts attend before absorption, which is a third of the work.
 class MlaAttention : public Attention {
  public:
   MlaAttention(const AttentionOptions& options, WeightStore& store);
@@ -28,6 +31,9 @@ class MlaAttention : public Attention {
   Status forward(const ForwardPass& pass, ConstMatrixView x, const kernels::KvCacheView& cache,
                  MatrixView y) const override;
   int num_heads() const override { return num_heads_; }
+  SelfDims self_dims() const override {
+    return kv_b_proj_ == nullptr ? SelfDims{} : SelfDims{head_dim_, mla_.v_head_dim};
+  }
   kernels::KvCacheView cache_layout() const override;
   int64_t scratch_bytes(int max_rows, int cp) const override;
 
@@ -39,8 +45,15 @@ class MlaAttention : public Attention {
   int k_dim() const { return mla_.kv_lora_rank + mla_.qk_rope_head_dim; }
   // x to queries before absorption, [own rows, heads * head_dim], and the cache's new rows.
   void project(const ForwardPass& pass, ConstMatrixView x, MatrixView q, MatrixView kv) const;
+  MatrixView turn(const ForwardPass& pass, MatrixView q) const;
   // q to queries over the latents, [own rows, heads * k_dim].
   void absorb(const ForwardPass& pass, MatrixView q, MatrixView absorbed) const;
+  // What heads give before o_proj, [own rows, heads * v], by way of the latents or of the rows
+  // themselves.
+  Status attend_latents(const ForwardPass& pass, const kernels::KvCacheView& cache, MatrixView q,
+                        ConstMatrixView kv, MatrixView out) const;
+  void attend_rows(const ForwardPass& pass, const kernels::KvCacheView& cache, MatrixView q,
+                   ConstMatrixView kv, MatrixView out) const;
 
   MlaConfig mla_;
   int num_heads_ = 0;
@@ -52,6 +65,7 @@ class MlaAttention : public Attention {
   const kernels::PackedWeight* down_proj_ = nullptr;  // [q_a; kv_a]
   const kernels::PackedWeight* q_proj_ = nullptr;     // q_b, or q_proj without q_lora
   const kernels::PackedWeight* o_proj_ = nullptr;
+  const kernels::PackedWeight* kv_b_proj_ = nullptr;  // [heads * (nope + v), kv_lora], on a GPU
   const std::vector<kernels::PackedWeight>* uk_ = nullptr;  // [heads] of [kv_lora, nope]
   const std::vector<kernels::PackedWeight>* uv_ = nullptr;  // [heads] of [v, kv_lora]
   const std::span<const float>* q_a_bias_ = nullptr;
@@ -138,6 +152,14 @@ void MlaAttention::plan_absorbed(const AttentionOptions& options, WeightStore& s
   }
   uk_ = &store.add_linear_group(std::move(uks), unquantized(options.weight_dtype));
   uv_ = &store.add_linear_group(std::move(uvs), unquantized(options.weight_dtype));
+  if (options.on_gpu) {
+    MatrixRequest kv_b;
+    kv_b.name = options.prefix + "kv_b_proj.weight";
+    kv_b.row_begin = options.share.heads.begin * head_rows;
+    kv_b.row_end = options.share.heads.end * head_rows;
+    kv_b.column_end = mla_.kv_lora_rank;
+    kv_b_proj_ = &store.add_linear({kv_b}, options.weight_dtype);
+  }
 }
 
 kernels::KvCacheView MlaAttention::cache_layout() const {
@@ -158,6 +180,7 @@ int64_t MlaAttention::scratch_bytes(int max_rows, int cp) const {
          Arena::matrix_bytes(max_rows, int64_t{num_heads_} * k_dim()) +
          Arena::matrix_bytes(max_rows, int64_t{num_heads_} * layout.v_dim) +
          Arena::matrix_bytes(max_rows, int64_t{num_heads_} * mla_.v_head_dim) +
+         (kv_b_proj_ == nullptr ? 0 : Arena::matrix_bytes(max_rows, kv_b_proj_->out_features)) +
          attend_scratch_bytes(layout, num_heads_, max_rows, cp);
 }
 
@@ -189,17 +212,67 @@ void MlaAttention::project(const ForwardPass& pass, ConstMatrixView x, MatrixVie
   kernels::rope(stream, {k_rope, 1, 0, pass.rope, is_interleaved_});
 }
 
-void MlaAttention::absorb(const ForwardPass& pass, MatrixView q, MatrixView absorbed) const {
-  Stream& stream = *pass.stream;
+// Gives the columns that rope turned.
+MatrixView MlaAttention::turn(const ForwardPass& pass, MatrixView q) const {
   const int nope = mla_.qk_nope_head_dim;
-  const int rope = mla_.qk_rope_head_dim;
   const MatrixView q_rope = q.column_range(nope, q.columns - nope);
-  kernels::rope(stream, {q_rope, num_heads_, head_dim_, pass.rope, is_interleaved_});
-  kernels::head_linear(stream, {q, head_dim_, *uk_, absorbed, k_dim()});
+  kernels::rope(*pass.stream, {q_rope, num_heads_, head_dim_, pass.rope, is_interleaved_});
+  return q_rope;
+}
+
+void MlaAttention::absorb(const ForwardPass& pass, MatrixView q, MatrixView absorbed) const {
+  const MatrixView q_rope = turn(pass, q);
+  kernels::head_linear(*pass.stream, {q, head_dim_, *uk_, absorbed, k_dim()});
   kernels::copy_heads(
-      stream, {q_rope, head_dim_,
-               absorbed.column_range(mla_.kv_lora_rank, absorbed.columns - mla_.kv_lora_rank),
-               k_dim(), num_heads_, rope});
+      *pass.stream, {q_rope, head_dim_,
+                     absorbed.column_range(mla_.kv_lora_rank, absorbed.columns - mla_.kv_lora_rank),
+                     k_dim(), num_heads_, mla_.qk_rope_head_dim});
+}
+
+Status MlaAttention::attend_latents(const ForwardPass& pass, const kernels::KvCacheView& cache,
+                                    MatrixView q, ConstMatrixView kv, MatrixView out) const {
+  const MatrixView absorbed = pass.matrix(q.rows, int64_t{num_heads_} * k_dim());
+  absorb(pass, q, absorbed);
+  const MatrixView latent_out = pass.matrix(q.rows, int64_t{num_heads_} * cache.v_dim);
+  AttendParams params;
+  params.q = absorbed;
+  params.kv = kv;
+  params.num_heads = num_heads_;
+  params.scale = scale_;
+  params.out = latent_out;
+  RETURN_IF_ERROR(attend(pass, cache, params));
+  kernels::head_linear(*pass.stream, {latent_out, cache.v_dim, *uv_, out, mla_.v_head_dim});
+  return Status::ok();
+}
+
+void MlaAttention::attend_rows(const ForwardPass& pass, const kernels::KvCacheView& cache,
+                               MatrixView q, ConstMatrixView kv, MatrixView out) const {
+  Stream& stream = *pass.stream;
+  turn(pass, q);
+  kernels::kv_append(stream, kv, pass.slots, cache);
+  const int nope = mla_.qk_nope_head_dim;
+  const int head_columns = nope + mla_.v_head_dim;
+  const MatrixView up = pass.matrix(q.rows, int64_t{num_heads_} * head_columns);
+  kernels::linear(stream, kv.column_range(0, mla_.kv_lora_rank), *kv_b_proj_, up);
+  const MatrixView k = pass.matrix(q.rows, int64_t{num_heads_} * head_dim_);
+  kernels::copy_heads(stream, {up, head_columns, k, head_dim_, num_heads_, nope});
+  // All heads have the same rotated part.
+  kernels::copy_heads(stream, {kv.column_range(mla_.kv_lora_rank, mla_.qk_rope_head_dim), 0,
+                               k.column_range(nope, k.columns - nope), head_dim_, num_heads_,
+                               mla_.qk_rope_head_dim});
+  kernels::SelfAttentionParams params;
+  params.q = q;
+  params.k = k;
+  params.v = up.column_range(nope, up.columns - nope);
+  params.v_step = head_columns;
+  params.num_heads = num_heads_;
+  params.k_dim = head_dim_;
+  params.v_dim = mla_.v_head_dim;
+  params.sequences = pass.sequences;
+  params.tables = pass.attention_tables;
+  params.scale = scale_;
+  params.out = out;
+  kernels::self_attention(stream, params);
 }
 
 Status MlaAttention::forward(const ForwardPass& pass, ConstMatrixView x,
@@ -209,20 +282,14 @@ Status MlaAttention::forward(const ForwardPass& pass, ConstMatrixView x,
   const MatrixView q = pass.matrix(rows, int64_t{num_heads_} * head_dim_);
   const MatrixView kv = pass.matrix(rows, k_dim());
   project(pass, x, q, kv);
-  const MatrixView absorbed = pass.matrix(rows, int64_t{num_heads_} * k_dim());
-  absorb(pass, q, absorbed);
-
-  const MatrixView latent_out = pass.matrix(rows, int64_t{num_heads_} * cache.v_dim);
-  AttendParams params;
-  params.q = absorbed;
-  params.kv = kv;
-  params.num_heads = num_heads_;
-  params.scale = scale_;
-  params.out = latent_out;
-  RETURN_IF_ERROR(attend(pass, cache, params));
-
   const MatrixView out = pass.matrix(rows, int64_t{num_heads_} * mla_.v_head_dim);
-  kernels::head_linear(*pass.stream, {latent_out, cache.v_dim, *uv_, out, mla_.v_head_dim});
+  // Only where no sequence has anything in the cache.
+  if (kv_b_proj_ != nullptr && pass.cp == nullptr && pass.attention_tables != nullptr &&
+      pass.attention_tables->self() != nullptr) {
+    attend_rows(pass, cache, q, kv, out);
+  } else {
+    RETURN_IF_ERROR(attend_latents(pass, cache, q, kv, out));
+  }
   kernels::linear(*pass.stream, out, *o_proj_, y);
   if (o_bias_ != nullptr) kernels::add_bias(*pass.stream, o_bias_->data(), y);
   return Status::ok();

@@ -206,6 +206,7 @@ Decoder::Layer Decoder::plan_layer(int layer) {
   attention.prefix = prefix + "self_attn.";
   attention.share = head_share(config_, attention_tp(), attention_tp_rank());
   attention.weight_dtype = options_.weight_dtype;
+  attention.on_gpu = stream_->is_cuda();
   planned.attention = make_attention(attention, store_);
   planned.feed_forward = make_feed_forward({.model = &options_,
                                             .rank = rank_,
@@ -279,6 +280,9 @@ Status Decoder::set_kv_memory(const KvMemory& memory) {
   tables.v_dim = layout.v_dim;
   tables.dtype = options_.kv_dtype;
   if (config_.llama4) tables.chunk_size = config_.llama4->attention_chunk_size;
+  const Attention::SelfDims self = layers_.front().attention->self_dims();
+  tables.self_k_dim = self.k_dim;
+  tables.self_v_dim = self.v_dim;
   tables.cp_size = mapping_.cp();
   tables.cp_rank = rank_.cp_rank;
   ASSIGN_OR_RETURN(attention_tables_, kernels::AttentionTables::create(tables));

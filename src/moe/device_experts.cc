@@ -1,5 +1,7 @@
 #include "moe/device_experts.h"
 
+#include <algorithm>
+
 #include "kernels/elementwise.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/permute.h"
@@ -10,38 +12,65 @@ namespace {
 
 using kernels::kGroupAlignment;
 
-// Where the rows of a batch go.
+// So few tokens leave most of an expert's rows in the aligned layout empty: every expert gets room
+// for all of them instead, of which only the rows in use are touched.
+constexpr int64_t kMaskedTokens = 256;
+constexpr int64_t kMaskedAlignment = 64;
+
+bool is_fp8(const ExpertWeights& experts) {
+  return experts.gate_up.front().dtype == DType::kF8E4M3;
+}
+
+int64_t masked_rows(int64_t tokens) {
+  return (tokens + kMaskedAlignment - 1) / kMaskedAlignment * kMaskedAlignment;
+}
+
+// Where the rows of a batch go: one behind the other, or, where group_rows > 0, so many for each
+// expert.
 struct Rows {
+  int64_t group_rows = 0;
   std::span<int> offsets;  // [experts + 1]
+  std::span<int> counts;   // [experts]
   std::span<int> of_pair;  // [tokens * top_k] the row of each pair
   std::span<int> pairs;    // [bound] the pair of each row
+
+  const int* masked_counts() const { return group_rows > 0 ? counts.data() : nullptr; }
 };
 
 Rows permute(Stream& stream, Arena& arena, const DeviceExpertsParams& params) {
   const int num_experts = static_cast<int>(std::ssize(params.experts.down));
-  const int64_t num_pairs = params.input.x.rows * params.shape.top_k;
+  const int64_t tokens = params.input.x.rows;
+  const int64_t num_pairs = tokens * params.shape.top_k;
   Rows rows;
+  if (is_fp8(params.experts) && tokens <= kMaskedTokens) rows.group_rows = masked_rows(tokens);
   rows.offsets = arena.take<int>(num_experts + 1);
+  rows.counts = arena.take<int>(num_experts);
   rows.of_pair = arena.take<int>(num_pairs);
-  rows.pairs = arena.take<int>(kernels::max_permuted_rows(num_pairs, num_experts, kGroupAlignment));
+  rows.pairs = arena.take<int>(
+      rows.group_rows > 0 ? num_experts * rows.group_rows
+                          : kernels::max_permuted_rows(num_pairs, num_experts, kGroupAlignment));
   kernels::PermutationParams permutation;
   permutation.ids = params.input.all_ids(params.shape.top_k);
   permutation.group_begin = params.first_expert;
   permutation.num_groups = num_experts;
   permutation.offsets = rows.offsets.data();
+  permutation.counts = rows.counts.data();
   permutation.rows = rows.of_pair.data();
   permutation.pairs = rows.pairs.data();
   permutation.row_alignment = kGroupAlignment;
+  permutation.group_rows = static_cast<int>(rows.group_rows);
   kernels::make_permutation(stream, permutation);
   return rows;
 }
 
-kernels::QuantizedRows take_quantized(Arena& arena, int64_t rows, int64_t columns) {
+kernels::QuantizedRows take_quantized(Arena& arena, int64_t rows, int64_t columns,
+                                      int64_t batch_rows) {
   // Twice the arena's alignment is what they ask for.
-  std::byte* memory =
-      arena.take<std::byte>(kernels::quantized_bytes(rows, columns) + Arena::kAlignment).data();
+  const int64_t bytes = kernels::quantized_bytes(rows, columns, batch_rows) + Arena::kAlignment;
+  std::byte* memory = arena.take<std::byte>(bytes).data();
   const auto address = reinterpret_cast<uintptr_t>(memory);
-  return kernels::quantized_rows(memory + (address % (2 * Arena::kAlignment)), rows, columns);
+  return kernels::quantized_rows(memory + (address % (2 * Arena::kAlignment)), rows, columns,
+                                 batch_rows);
 }
 
 // The rows in order, as the first product takes them.
@@ -50,10 +79,11 @@ kernels::ScaledRows gather(Stream& stream, Arena& arena, const DeviceExpertsPara
   const MoeInput& input = params.input;
   const int64_t bound = std::ssize(rows.pairs);
   const float* scales = params.shape.weight_scales_input ? input.weights : nullptr;
-  if (params.experts.gate_up.front().dtype == DType::kF8E4M3) {
-    const kernels::QuantizedRows x = take_quantized(arena, bound, params.shape.hidden_size);
-    kernels::gather_quantize(stream,
-                             {input.x, rows.pairs.data(), params.shape.top_k, scales, nullptr, x});
+  if (is_fp8(params.experts)) {
+    const kernels::QuantizedRows x =
+        take_quantized(arena, bound, params.shape.hidden_size, rows.group_rows);
+    kernels::gather_quantize(stream, {input.x, rows.pairs.data(), params.shape.top_k, scales,
+                                      rows.masked_counts(), x});
     return x;
   }
   const MatrixView x = arena.matrix(bound, params.shape.hidden_size, input.x.dtype);
@@ -62,16 +92,29 @@ kernels::ScaledRows gather(Stream& stream, Arena& arena, const DeviceExpertsPara
 }
 
 kernels::ScaledRows activate(Stream& stream, Arena& arena, const DeviceExpertsParams& params,
-                             MatrixView gate_up) {
+                             const Rows& rows, MatrixView gate_up) {
   const int64_t columns = params.shape.intermediate_size;
-  if (params.experts.down.front().dtype == DType::kF8E4M3) {
-    const kernels::QuantizedRows activated = take_quantized(arena, gate_up.rows, columns);
-    kernels::silu_mul_quantize(stream, {gate_up, nullptr, activated});
+  if (is_fp8(params.experts)) {
+    const kernels::QuantizedRows activated =
+        take_quantized(arena, gate_up.rows, columns, rows.group_rows);
+    kernels::silu_mul_quantize(stream, {gate_up, rows.masked_counts(), activated});
     return activated;
   }
   const MatrixView activated = arena.matrix(gate_up.rows, columns, gate_up.dtype);
   kernels::silu_mul(stream, gate_up, activated);
   return {activated};
+}
+
+void multiply(Stream& stream, const Rows& rows, const kernels::ScaledRows& x,
+              std::span<const kernels::PackedWeight> weights, MatrixView y) {
+  const kernels::GroupedWeight weight = grouped(weights);
+  if (rows.group_rows == 0) {
+    kernels::grouped_gemm_contiguous(stream, {x, rows.offsets.data(), weight, y});
+    return;
+  }
+  const int64_t expected = (std::ssize(rows.of_pair) + weight.groups - 1) / weight.groups;
+  kernels::grouped_gemm_masked(stream,
+                               {x, rows.counts.data(), rows.group_rows, expected, weight, y});
 }
 
 }  // namespace
@@ -86,12 +129,10 @@ void run_experts_on_device(Stream& stream, Arena& arena, const DeviceExpertsPara
 
   const kernels::ScaledRows x = gather(stream, arena, params, rows);
   const MatrixView gate_up = arena.matrix(bound, int64_t{2} * shape.intermediate_size, dtype);
-  const int* offsets = rows.offsets.data();
-  kernels::grouped_gemm_contiguous(stream, {x, offsets, grouped(params.experts.gate_up), gate_up});
-  const kernels::ScaledRows activated = activate(stream, arena, params, gate_up);
+  multiply(stream, rows, x, params.experts.gate_up, gate_up);
+  const kernels::ScaledRows activated = activate(stream, arena, params, rows, gate_up);
   const MatrixView down = arena.matrix(bound, shape.hidden_size, dtype);
-  kernels::grouped_gemm_contiguous(stream,
-                                   {activated, offsets, grouped(params.experts.down), down});
+  multiply(stream, rows, activated, params.experts.down, down);
 
   kernels::CombineRowsParams combine;
   combine.x = down;
@@ -104,9 +145,10 @@ void run_experts_on_device(Stream& stream, Arena& arena, const DeviceExpertsPara
 
 int64_t device_experts_scratch_bytes(const MoeShape& shape, int num_experts, int64_t max_rows) {
   const int64_t pairs = max_rows * shape.top_k;
-  const int64_t rows = kernels::max_permuted_rows(pairs, num_experts, kGroupAlignment);
+  const int64_t rows = std::max(kernels::max_permuted_rows(pairs, num_experts, kGroupAlignment),
+                                num_experts * masked_rows(std::min(max_rows, kMaskedTokens)));
   // As for kF32, which takes most.
-  return Arena::matrix_bytes(num_experts + 1, 1) + Arena::matrix_bytes(pairs, 1) +
+  return 2 * Arena::matrix_bytes(num_experts + 1, 1) + Arena::matrix_bytes(pairs, 1) +
          Arena::matrix_bytes(rows, 1) + 2 * Arena::matrix_bytes(rows, shape.hidden_size) +
          Arena::matrix_bytes(rows, 2 * shape.intermediate_size) +
          Arena::matrix_bytes(rows, shape.intermediate_size) + 8 * Arena::kAlignment;
