@@ -42,7 +42,8 @@ Status check_engine_can(const EngineConfig& config) {
     refused += fmt::format("{}: {}: {}", key, value, why);
   };
   if (config.kv_cache.dtype == KvCacheType::kFp8) {
-    refuse("kv_cache_config.dtype", "fp8", "the engine keeps keys and values in bf16 or fp32, as --dtype says");
+    refuse("kv_cache_config.dtype", "fp8",
+           "the engine keeps keys and values in bf16 or fp32, as --dtype says");
   }
   if (config.speculative) {
     refuse("speculative_config", "MTP", "the engine generates one token a step");

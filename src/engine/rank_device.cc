@@ -39,8 +39,8 @@ Result<std::unique_ptr<RankDevice>> RankDevice::open(DeviceKind kind, ThreadPool
   // Processes may see different GPUs under the same number.
   const kernels::DeviceStream::Uuid own = device->gpu_->uuid();
   std::vector<kernels::DeviceStream::Uuid> all(static_cast<size_t>(host->size()));
-  RETURN_IF_ERROR(host->all_gather(std::as_bytes(std::span(own)),
-                                   std::as_writable_bytes(std::span(all))));
+  RETURN_IF_ERROR(
+      host->all_gather(std::as_bytes(std::span(own)), std::as_writable_bytes(std::span(all))));
   ASSIGN_OR_RETURN(const int64_t available, device->gpu_->free_bytes());
   RETURN_IF_ERROR(world.barrier());
   device->available_bytes_ = available / std::ranges::count(all, own);

@@ -144,7 +144,7 @@ Result<MachineLimits> measure_limits(OpBench& bench) {
     ASSIGN_OR_RETURN(const Buffer from, bench.random_rows(kLargeBytes / 2, 1));
     ASSIGN_OR_RETURN(const Buffer to, device_buffer(kLargeBytes));
     ASSIGN_OR_RETURN(const double copy, bench.microseconds(4, [&](int) {
-      copy_bytes(bench.stream(), from.span<std::byte>(kLargeBytes), to.data());
+      copy_by_threads(bench.stream(), from.span<std::byte>(kLargeBytes), to.data());
     }));
     limits.copy_gbps = 2e-3 * kLargeBytes / copy;
     ASSIGN_OR_RETURN(const double read, bench.microseconds(4, [&](int) {

@@ -60,12 +60,12 @@ void fill_normal(Stream& stream, MatrixView y, float deviation, uint64_t seed) {
   check_launch(stream, "fill_normal");
 }
 
-void copy_bytes(Stream& stream, std::span<const std::byte> from, std::byte* to) {
+void copy_by_threads(Stream& stream, std::span<const std::byte> from, std::byte* to) {
   const auto blocks = static_cast<unsigned>(stream.context().num_sms() * 8);
   copy_kernel<<<blocks, kThreads, 0, stream_of(stream)>>>(
       reinterpret_cast<const uint4*>(from.data()), static_cast<int64_t>(from.size() / 16),
       reinterpret_cast<uint4*>(to));
-  check_launch(stream, "copy_bytes");
+  check_launch(stream, "copy_by_threads");
 }
 
 void read_bytes(Stream& stream, std::span<const std::byte> from, uint32_t* sink) {

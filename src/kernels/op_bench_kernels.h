@@ -14,7 +14,7 @@ namespace wideep::kernels {
 void fill_normal(Stream& stream, MatrixView y, float deviation, uint64_t seed);
 
 // 16 bytes at a time; sizes are multiples of 16.
-void copy_bytes(Stream& stream, std::span<const std::byte> from, std::byte* to);
+void copy_by_threads(Stream& stream, std::span<const std::byte> from, std::byte* to);
 // Reads and keeps nothing: `sink` gets a word that random bytes never sum up to.
 void read_bytes(Stream& stream, std::span<const std::byte> from, uint32_t* sink);
 

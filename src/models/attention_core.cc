@@ -27,8 +27,7 @@ Result<ConstMatrixView> gather_rows(const ForwardPass& pass, ConstMatrixView own
   for (const int64_t rows : pass.cp_rows) {
     sizes.push_back(rows * own.columns * dtype_size(own.dtype));
   }
-  RETURN_IF_ERROR(
-      pass.cp->all_gather_v(dist::bytes_of(own), sizes, dist::writable_bytes_of(all)));
+  RETURN_IF_ERROR(pass.cp->all_gather_v(dist::bytes_of(own), sizes, dist::writable_bytes_of(all)));
   return ConstMatrixView(all);
 }
 
@@ -36,8 +35,8 @@ Result<ConstMatrixView> gather_rows(const ForwardPass& pass, ConstMatrixView own
 // rank computed them, [cp] of [own rows, columns].
 Result<std::vector<ConstMatrixView>> exchange_rows(const ForwardPass& pass, ConstMatrixView all) {
   const int64_t row_bytes = all.columns * dtype_size(all.dtype);
-  const MatrixView received = pass.arena->matrix(int64_t{pass.own_rows()} * pass.cp->size(),
-                                                 all.columns, all.dtype);
+  const MatrixView received =
+      pass.arena->matrix(int64_t{pass.own_rows()} * pass.cp->size(), all.columns, all.dtype);
   std::vector<int64_t> send_sizes;
   const std::vector<int64_t> receive_sizes(static_cast<size_t>(pass.cp->size()),
                                            pass.own_rows() * row_bytes);

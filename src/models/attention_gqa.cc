@@ -164,9 +164,8 @@ void GqaAttention::norm(const ForwardPass& pass, MatrixView q, MatrixView kv) co
 void GqaAttention::scale_temperature(const ForwardPass& pass, MatrixView q) const {
   const Arena::Scope scope(*pass.arena);
   const std::span<float> factors = pass.arena->take<float>(pass.own_rows());
-  kernels::position_factors(
-      *pass.stream, {pass.positions.subspan(pass.own_begin, pass.own_rows()), floor_scale_,
-                     attn_scale_, factors});
+  kernels::position_factors(*pass.stream, {pass.positions.subspan(pass.own_begin, pass.own_rows()),
+                                           floor_scale_, attn_scale_, factors});
   kernels::scale_rows(*pass.stream, factors, q);
 }
 

@@ -18,7 +18,7 @@ namespace wideep::models {
 struct ForwardPass {
   Stream* stream = nullptr;
   Arena* arena = nullptr;
-  DType dtype = DType::kF32;       // of activations
+  DType dtype = DType::kF32;        // of activations
   dist::TensorGroup* cp = nullptr;  // null without context parallelism
 
   int num_rows = 0;
@@ -32,7 +32,7 @@ struct ForwardPass {
   // [num_rows] place in this rank's pages of each new token, -1 where another rank holds it.
   std::span<const int64_t> slots;
   std::span<const int> logits_rows;  // those of the own rows, counted from own_begin
-  std::span<const kernels::AttentionSequence> sequences;  // of the host
+  std::span<const kernels::AttentionSequence> sequences;       // of the host
   const kernels::AttentionTables* attention_tables = nullptr;  // of them, on a GPU
   ConstMatrixView rope;  // [own rows, rotated columns], see kernels::rope_table
 

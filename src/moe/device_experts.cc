@@ -82,8 +82,8 @@ kernels::ScaledRows gather(Stream& stream, Arena& arena, const DeviceExpertsPara
   if (is_fp8(params.experts)) {
     const kernels::QuantizedRows x =
         take_quantized(arena, bound, params.shape.hidden_size, rows.group_rows);
-    kernels::gather_quantize(stream, {input.x, rows.pairs.data(), params.shape.top_k, scales,
-                                      rows.masked_counts(), x});
+    kernels::gather_quantize(
+        stream, {input.x, rows.pairs.data(), params.shape.top_k, scales, rows.masked_counts(), x});
     return x;
   }
   const MatrixView x = arena.matrix(bound, params.shape.hidden_size, input.x.dtype);
