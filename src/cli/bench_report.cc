@@ -10,6 +10,7 @@
 #include <numeric>
 #include <thread>
 
+#include "base/device.h"
 #include "base/text.h"
 
 namespace wideep::cli {
@@ -158,13 +159,16 @@ OrderedJson report_json(const BenchSummary& summary) {
 }
 
 OrderedJson run_environment() {
+  OrderedJson gpus = OrderedJson::array();
+  for (const Device& device : device_report().devices) gpus.push_back(device.name);
   return {
       {"command", command_line()},
       {"machine",
        {{"cpu", system_value("/proc/cpuinfo", "model name")},
         {"threads", std::thread::hardware_concurrency()},
         {"memory", system_value("/proc/meminfo", "MemTotal")},
-        {"kernel", kernel_release()}}},
+        {"kernel", kernel_release()},
+        {"gpus", gpus}}},
       {"versions",
        {{"wideep", WIDEEP_VERSION}, {"build", WIDEEP_BUILD_TYPE}, {"compiler", WIDEEP_COMPILER}}}};
 }
