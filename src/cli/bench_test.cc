@@ -43,6 +43,31 @@ TEST(Bench, ThroughputOfASyntheticLoad) {
   EXPECT_THAT(report["config"].get<std::string>(), HasSubstr("max_batch_size:"));
 }
 
+TEST(Bench, StepsBesideWhatTheyRead) {
+  const TemporaryFolder folder;
+  const CommandResult result =
+      run_command(add_bench, {"bench", "step", "--device", "cpu", "--model", kModel, "--batch",
+                              "1,3", "--context", "40", "--prefill", "20", "--steps", "1",
+                              "--report_json", folder / "report.json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json report = read_json(folder / "report.json").value();
+  EXPECT_EQ(report["benchmark"], "step");
+  ASSERT_EQ(report["results"].size(), 3U);
+  EXPECT_EQ(report["results"][0]["experts_a_layer"], 6) << "top_k of the model, for one token";
+  EXPECT_EQ(report["results"][1]["tokens"], 3);
+  EXPECT_EQ(report["results"][2]["kind"], "prefill");
+  // Two more tokens read two more caches, and the experts that they add.
+  EXPECT_GT(report["results"][1]["bytes"], report["results"][0]["bytes"]);
+  for (const Json& step : report["results"]) EXPECT_GT(step["us"].get<double>(), 0);
+}
+
+TEST(Bench, StepsRunOnOneRank) {
+  const CommandResult result =
+      run_command(add_bench, {"bench", "step", "--device", "cpu", "--model", kModel, "--tp", "2"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("bench step: runs on one rank"));
+}
+
 TEST(Bench, ADatasetOverRanksAndReplicas) {
   const TemporaryFolder folder;
   std::string lines;
