@@ -404,6 +404,10 @@ Status Decoder::run_layers(const ForwardPass& pass, std::span<const int> dp_rows
                                      layer.post_attention_norm->data(), eps, hidden.x});
     RETURN_IF_ERROR(layer.feed_forward->forward(pass, hidden.x, dp_rows, hidden.delta));
     RETURN_IF_ERROR(reduce(hidden.delta));
+    if (const Status& status = stream_->status(); !status.is_ok()) {
+      return Status::of_code(status.code(),
+                             fmt::format("layer {}: {}", range_.begin + i, status.message()));
+    }
   }
   return Status::ok();
 }
