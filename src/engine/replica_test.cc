@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <latch>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -242,24 +243,32 @@ TEST(Replica, ServesWhatComesWhileItRuns) {
   for (const bool attention_dp : {false, true}) {
     std::vector<Answer> answers(requests.size());
     Answer cancelled;
+    std::latch asked_to_cancel(1);
     const Layout layout{{.tensor_parallel_size = 2, .enable_attention_dp = attention_dp}, 1};
     const Status status = run_world(layout, {}, [&](Replica& replica, dist::Groups& groups) {
       if (groups.model->rank() != 0) return replica.run(nullptr).status();
       RequestQueue queue;
       std::jthread client([&] {
-        const RequestId id = queue.submit(request_of({3}, 150), keep_in(cancelled));
+        // However slow this thread is, the answer to cancel is not whole before the cancel.
+        const auto keep = [&, keep = keep_in(cancelled)](const GenerationEvent& event) {
+          keep(event);
+          if (cancelled.tokens.size() == 100) asked_to_cancel.wait();
+        };
+        const RequestId id = queue.submit(request_of({3}, 150), keep);
         for (size_t i = 0; i < requests.size(); ++i) {
           queue.submit(requests[i], keep_in(answers[i]));
           if (i % 4 == 0) std::this_thread::yield();
         }
         queue.cancel(id);
         queue.close();
+        asked_to_cancel.count_down();
       });
       return replica.run(&queue).status();
     });
     EXPECT_EQ(status.message(), "");
     EXPECT_EQ(answers, expected);
     EXPECT_EQ(cancelled.finish, FinishReason::kCancelled);
+    EXPECT_LT(cancelled.tokens.size(), 150U);
   }
 }
 
