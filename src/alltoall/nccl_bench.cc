@@ -2,16 +2,16 @@
 
 #include <cuda_runtime_api.h>
 
-#include "alltoall/nccl_comm.h"
 #include "base/check.h"
 #include "base/cuda.h"
+#include "dist/nccl_comm.h"
 
 namespace wideep::alltoall {
 namespace {
 
 class RealNcclBench : public NcclBench {
  public:
-  RealNcclBench(dist::Communicator& group, NcclComm comm, Buffer in, Buffer out)
+  RealNcclBench(dist::Communicator& group, dist::NcclComm comm, Buffer in, Buffer out)
       : group_(group), comm_(std::move(comm)), in_(std::move(in)), out_(std::move(out)) {}
 
   Result<CollectiveTimes> time_all_to_all(Stream& stream, const BenchCase& bench,
@@ -36,7 +36,7 @@ class RealNcclBench : public NcclBench {
   Result<CollectiveTimes> time_gather_scatter(Stream& stream, const BenchCase& bench,
                                               int64_t dispatch_bytes,
                                               int64_t combine_bytes) override {
-    auto* const cuda = static_cast<cudaStream_t>(stream.cuda());
+    auto* const cuda = stream_of(stream);
     const auto tokens = static_cast<size_t>(bench.most_tokens);
     CollectiveTimes times;
     ASSIGN_OR_RETURN(
@@ -57,8 +57,7 @@ class RealNcclBench : public NcclBench {
   Status all_reduce(Stream& stream, int64_t elements) override {
     CHECK(2 * elements <= in_.size());
     RETURN_IF_NCCL_ERROR(ncclAllReduce(in_.data(), out_.data(), static_cast<size_t>(elements),
-                                       ncclBfloat16, ncclSum, comm_.get(),
-                                       static_cast<cudaStream_t>(stream.cuda())));
+                                       ncclBfloat16, ncclSum, comm_.get(), stream_of(stream)));
     return Status::ok();
   }
 
@@ -67,13 +66,13 @@ class RealNcclBench : public NcclBench {
   Result<CallTime> time(Stream& stream, const BenchCase& bench,
                         const std::function<Status()>& body) {
     RETURN_IF_ERROR(body());
-    RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(static_cast<cudaStream_t>(stream.cuda())));
+    RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_of(stream)));
     return time_calls(group_, stream, bench.calls, bench.replays, body);
   }
 
   Status exchange(Stream& stream, int64_t row_bytes, const std::function<int64_t(int)>& sent,
                   const std::function<int64_t(int)>& received) {
-    auto* const cuda = static_cast<cudaStream_t>(stream.cuda());
+    auto* const cuda = stream_of(stream);
     std::byte* from = in_.data();
     std::byte* to = out_.data();
     RETURN_IF_NCCL_ERROR(ncclGroupStart());
@@ -97,7 +96,7 @@ class RealNcclBench : public NcclBench {
   }
 
   dist::Communicator& group_;
-  NcclComm comm_;
+  dist::NcclComm comm_;
   Buffer in_;
   Buffer out_;
 };
@@ -106,7 +105,7 @@ class RealNcclBench : public NcclBench {
 
 Result<std::unique_ptr<NcclBench>> NcclBench::create(dist::Communicator& group, int64_t most_rows,
                                                      int64_t row_bytes) {
-  ASSIGN_OR_RETURN(NcclComm comm, NcclComm::create(group));
+  ASSIGN_OR_RETURN(dist::NcclComm comm, dist::NcclComm::create(group));
   const int64_t bytes = most_rows * row_bytes * group.size();
   ASSIGN_OR_RETURN(Buffer in, device_buffer(bytes));
   ASSIGN_OR_RETURN(Buffer out, device_buffer(bytes));

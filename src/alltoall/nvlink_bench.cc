@@ -148,7 +148,7 @@ Traffic busiest(const std::vector<int64_t>& rows, int size) {
 
 Result<CallTime> time_calls(dist::Communicator& group, Stream& stream, int calls, int replays,
                             const std::function<Status()>& body) {
-  auto* const cuda = static_cast<cudaStream_t>(stream.cuda());
+  auto* const cuda = stream_of(stream);
   const Event begin;
   const Event end;
   Graph graph;

@@ -37,11 +37,6 @@ DeviceLayout device_layout(RowLayout layout) {
   return DeviceLayout::kBySlot;
 }
 
-cudaStream_t cuda_stream(Stream& stream) {
-  CHECK(stream.is_cuda());
-  return static_cast<cudaStream_t>(stream.cuda());
-}
-
 // Hands out arrays of one allocation, 256 bytes aligned; first with null memory, to count.
 class Carver {
  public:
@@ -279,7 +274,7 @@ Result<Received> NvlinkGroup::dispatch(Stream& stream, const NvlinkDispatch& in)
   }
   const DispatchArgs args = dispatch_args(in);
   const Payload payload = shape_.format == RowFormat::kFp8 ? Payload::kQuantize : Payload::kBytes;
-  const Launch launch = {cuda_stream(stream), blocks(most_tokens()).dispatch};
+  const Launch launch = {stream_of(stream), blocks(most_tokens()).dispatch};
   RETURN_IF_ERROR(cuda_status("dispatch", is_small_batch(view_.shape, most_tokens())
                                               ? launch_dispatch_small(launch, payload, args)
                                               : launch_dispatch(launch, payload, args)));
@@ -315,7 +310,7 @@ Status NvlinkGroup::combine(Stream& stream, const NvlinkCombine& in) {
   args.exact = view_.shape.exact;
   args.out = in.y.data;
   args.out_stride = in.y.stride * dtype_size(DType::kBF16);
-  const Launch launch = {cuda_stream(stream), blocks(most_tokens()).combine};
+  const Launch launch = {stream_of(stream), blocks(most_tokens()).combine};
   return cuda_status("combine", is_small_batch(view_.shape, most_tokens())
                                     ? launch_combine_small(launch, args)
                                     : launch_combine(launch, args));
@@ -334,7 +329,7 @@ Status NvlinkGroup::set_rank_active(Stream& stream, int rank, bool active) {
   if (rank == rank_ && !active) {
     return Status::invalid_input("all-to-all: a rank cannot leave itself out");
   }
-  cudaStream_t cuda = cuda_stream(stream);
+  cudaStream_t cuda = stream_of(stream);
   RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(cuda));
   active_[rank] = active ? 1 : 0;
   *error_.as<ErrorRecord>() = {};

@@ -437,7 +437,7 @@ Status finish_stream(cudaStream_t stream, const NvlinkGroup& group) {
 
 Status check_dispatch(const NvlinkBatch& batch, NvlinkGroup& group, int rank, Stream& stream,
                       const NvlinkBuffers& buffers) {
-  auto* const cuda = static_cast<cudaStream_t>(stream.cuda());
+  auto* const cuda = stream_of(stream);
   RETURN_IF_ERROR(group.plan(stream, buffers.routing(batch, rank)));
   ASSIGN_OR_RETURN(const Received received, group.dispatch(stream, buffers.dispatch(batch, rank)));
   RETURN_IF_ERROR(finish_stream(cuda, group));
@@ -470,7 +470,7 @@ Status check_dispatch(const NvlinkBatch& batch, NvlinkGroup& group, int rank, St
 
 Status check_combine(const NvlinkBatch& batch, NvlinkGroup& group, int rank, Stream& stream,
                      const NvlinkBuffers& buffers) {
-  auto* const cuda = static_cast<cudaStream_t>(stream.cuda());
+  auto* const cuda = stream_of(stream);
   const int64_t hidden = batch.shape.hidden_size;
   const MatrixView y = buffers.y(batch, rank);
   for (const bool with_residual : {false, true}) {

@@ -78,7 +78,7 @@ struct NvlinkRank {
   NvlinkGroup& group;
 
   int rank() const { return ranks.rank(); }
-  cudaStream_t cuda() const { return static_cast<cudaStream_t>(stream.cuda()); }
+  cudaStream_t cuda() const { return stream_of(stream); }
 };
 
 // Runs body on `num_ranks` threads, spread over the GPUs, each with a stream and a group of

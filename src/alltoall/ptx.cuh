@@ -8,6 +8,12 @@
 
 namespace wideep::alltoall::ptx {
 
+__device__ inline Packet packet_of(uint64_t low, uint64_t high) {
+  return {
+      {static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high)},
+      static_cast<uint32_t>(high >> 32)};
+}
+
 // One 128-bit access, which PTX does not tear (unlike .v4).
 __device__ inline Packet load_relaxed(const Packet* from) {
   uint64_t low;
@@ -16,9 +22,7 @@ __device__ inline Packet load_relaxed(const Packet* from) {
                : "=l"(low), "=l"(high)
                : "l"(from)
                : "memory");
-  return {
-      {static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high)},
-      static_cast<uint32_t>(high >> 32)};
+  return packet_of(low, high);
 }
 
 __device__ inline Packet load_acquire(const Packet* from) {
@@ -28,9 +32,7 @@ __device__ inline Packet load_acquire(const Packet* from) {
                : "=l"(low), "=l"(high)
                : "l"(from)
                : "memory");
-  return {
-      {static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high)},
-      static_cast<uint32_t>(high >> 32)};
+  return packet_of(low, high);
 }
 
 __device__ inline void store_relaxed(Packet* to, const Packet& packet) {

@@ -1,6 +1,5 @@
 #include "alltoall/symmetric_memory.h"
 
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,18 +8,9 @@
 
 #include "alltoall/window_memory.h"
 #include "base/cuda.h"
+#include "dist/agree.h"
 
 namespace wideep::alltoall {
-
-Status agree(dist::Communicator& group, const Status& own) {
-  std::array<int64_t, 1> failed = {own.is_ok() ? 0 : 1 + group.rank()};
-  RETURN_IF_ERROR(group.all_reduce_max(failed));
-  if (!own.is_ok()) return own;
-  if (failed[0] == 0) return own;
-  return Status::unavailable(
-      fmt::format("all-to-all: rank {} cannot share its memory: its error says why",
-                  group.world_ranks()[static_cast<size_t>(failed[0] - 1)]));
-}
 
 namespace {
 
@@ -43,7 +33,7 @@ class OneProcessMemory : public SymmetricMemory {
     RETURN_IF_ERROR(group_.all_gather(std::as_bytes(std::span(&window, 1)),
                                       std::as_writable_bytes(std::span(all))));
     if (own.is_ok()) own = connect(window.device, all);
-    return agree(group_, own);
+    return dist::agree(group_, own);
   }
 
  private:
@@ -87,7 +77,7 @@ Result<bool> share_devices(dist::Communicator& group) {
     own = cuda_status("cudaDeviceGetPCIBusId",
                       cudaDeviceGetPCIBusId(name.data() + kHostLength, kHostLength, device));
   }
-  RETURN_IF_ERROR(agree(group, own));
+  RETURN_IF_ERROR(dist::agree(group, own));
   std::vector<std::array<char, 2 * kHostLength>> all(static_cast<size_t>(group.size()));
   RETURN_IF_ERROR(
       group.all_gather(std::as_bytes(std::span(name)), std::as_writable_bytes(std::span(all))));

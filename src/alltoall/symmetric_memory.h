@@ -47,7 +47,4 @@ class SymmetricMemory {
   bool shares_devices_ = false;
 };
 
-// The first failure of any rank, on all ranks; so that nobody goes on alone.
-Status agree(dist::Communicator& group, const Status& own);
-
 }  // namespace wideep::alltoall

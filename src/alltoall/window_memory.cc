@@ -4,9 +4,10 @@
 #include <nccl.h>
 #include <nccl_device.h>
 
-#include "alltoall/nccl_comm.h"
 #include "alltoall/window_pointers.h"
 #include "base/cuda.h"
+#include "dist/agree.h"
+#include "dist/nccl_comm.h"
 
 namespace wideep::alltoall {
 namespace {
@@ -24,9 +25,9 @@ class NcclWindowMemory : public SymmetricMemory {
   }
 
   Status start(int64_t bytes) {
-    ASSIGN_OR_RETURN(comm_, NcclComm::create(group_));
-    RETURN_IF_ERROR(agree(group_, allocate(bytes)));
-    return agree(group_, share(bytes));
+    ASSIGN_OR_RETURN(comm_, dist::NcclComm::create(group_));
+    RETURN_IF_ERROR(dist::agree(group_, allocate(bytes)));
+    return dist::agree(group_, share(bytes));
   }
 
  private:
@@ -63,7 +64,7 @@ class NcclWindowMemory : public SymmetricMemory {
   }
 
   dist::Communicator& group_;
-  NcclComm comm_;
+  dist::NcclComm comm_;
   void* memory_ = nullptr;
   ncclWindow_t window_ = nullptr;
   ncclDevComm device_comm_{};

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace wideep {
@@ -11,15 +12,19 @@ Status cuda_status(const char* call, cudaError_t error) {
   return Status::unavailable(fmt::format("CUDA: {}: {}", call, cudaGetErrorString(error)));
 }
 
-Result<CudaStream> CudaStream::create(Priority priority) {
-  int lowest = 0;
-  int highest = 0;
-  RETURN_IF_CUDA_ERROR(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
-  int value = 0;
-  if (priority == Priority::kLowest) value = lowest;
-  if (priority == Priority::kHighest) value = highest;
+Result<GpuUuid> current_gpu_uuid() {
+  int device = 0;
+  RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
+  cudaDeviceProp properties{};
+  RETURN_IF_CUDA_ERROR(cudaGetDeviceProperties(&properties, device));
+  GpuUuid uuid{};
+  std::copy_n(properties.uuid.bytes, uuid.size(), uuid.begin());
+  return uuid;
+}
+
+Result<CudaStream> CudaStream::create() {
   CudaStream stream;
-  RETURN_IF_CUDA_ERROR(cudaStreamCreateWithPriority(&stream.stream_, cudaStreamNonBlocking, value));
+  RETURN_IF_CUDA_ERROR(cudaStreamCreateWithFlags(&stream.stream_, cudaStreamNonBlocking));
   return stream;
 }
 

@@ -3,8 +3,11 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
+
 #include "base/buffer.h"
 #include "base/status.h"
+#include "base/stream.h"
 
 namespace wideep {
 
@@ -20,14 +23,21 @@ inline Result<Buffer> pinned_buffer(int64_t bytes) {
   return Buffer::allocate(bytes, MemorySpace::kPinned);
 }
 
+inline cudaStream_t stream_of(const Stream& stream) {
+  CHECK(stream.is_cuda());
+  return static_cast<cudaStream_t>(stream.cuda());
+}
+
+// What tells GPUs apart, on all hosts.
+using GpuUuid = std::array<char, 16>;
+Result<GpuUuid> current_gpu_uuid();
+
 // A stream of a device, which does not wait for the default stream. Move-only.
 class CudaStream {
  public:
-  enum class Priority { kDefault, kLowest, kHighest };
-
   CudaStream() = default;
   // On the current device.
-  static Result<CudaStream> create(Priority priority = Priority::kDefault);
+  static Result<CudaStream> create();
   CudaStream(CudaStream&& other) noexcept;
   CudaStream& operator=(CudaStream&& other) noexcept;
   ~CudaStream();

@@ -10,6 +10,7 @@
 #include "base/device.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "cli/bench_report.h"
 #include "cli/commands.h"
 #ifdef WIDEEP_CUDA
 #include "alltoall/nccl_bench.h"
@@ -225,15 +226,6 @@ Status run_rank(Job& job, dist::Communicator& group, Stream& stream) {
   return Status::ok();
 }
 
-OrderedJson machine_json() {
-  const DeviceReport report = device_report();
-  OrderedJson devices = OrderedJson::array();
-  for (const Device& device : report.devices) devices.push_back(device.name);
-  return {{"devices", devices},
-          {"cuda_runtime", cuda_version_text(report.runtime_version)},
-          {"cuda_driver", cuda_version_text(report.driver_version)}};
-}
-
 // The loads of the slots, one expert a slot, from the file of routing "load".
 Result<std::vector<double>> read_slot_loads(AllToAllArguments& arguments) {
   ASSIGN_OR_RETURN(const eplb::Load load, eplb::read_load(arguments.load));
@@ -298,15 +290,15 @@ Result<dist::World> make_world(AllToAllArguments& arguments, int num_devices,
 Status write_report(const Job& job, bool mpi) {
   const AllToAllArguments& arguments = job.arguments;
   if (arguments.report_json.empty()) return Status::ok();
-  OrderedJson document = {{"benchmark", "all-to-all"},
-                          {"machine", machine_json()},
-                          {"ranks", arguments.ranks},
-                          {"world", mpi ? "mpi" : "local"},
-                          {"hidden_size", arguments.hidden_size},
-                          {"num_slots", arguments.num_slots},
-                          {"top_k", arguments.top_k},
-                          {"combine", arguments.combine},
-                          {"link_limit_gbps", arguments.link_gbps}};
+  OrderedJson document = {{"benchmark", "all-to-all"}};
+  document.update(run_environment());
+  document["ranks"] = arguments.ranks;
+  document["world"] = mpi ? "mpi" : "local";
+  document["hidden_size"] = arguments.hidden_size;
+  document["num_slots"] = arguments.num_slots;
+  document["top_k"] = arguments.top_k;
+  document["combine"] = arguments.combine;
+  document["link_limit_gbps"] = arguments.link_gbps;
   if (!arguments.load.empty()) {
     document["load"] = {{"file", arguments.load}, {"layer", arguments.layer}};
   }

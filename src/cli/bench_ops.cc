@@ -100,9 +100,6 @@ Status run_ops(const OpsArguments& arguments) {
   if (arguments.report_json.empty()) return Status::ok();
   OrderedJson document = {{"benchmark", "ops"}};
   document.update(run_environment());
-  document["machine"]["gpu"] = report.devices[0].name;
-  document["versions"]["cuda_runtime"] = cuda_version_text(report.runtime_version);
-  document["versions"]["cuda_driver"] = cuda_version_text(report.driver_version);
   document["limits"] = limits_json(limits);
   document["results"] = results;
   return write_file(arguments.report_json, document.dump(1) + "\n");

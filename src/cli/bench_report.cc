@@ -159,18 +159,22 @@ OrderedJson report_json(const BenchSummary& summary) {
 }
 
 OrderedJson run_environment() {
+  const DeviceReport report = device_report();
   OrderedJson gpus = OrderedJson::array();
-  for (const Device& device : device_report().devices) gpus.push_back(device.name);
-  return {
-      {"command", command_line()},
-      {"machine",
-       {{"cpu", system_value("/proc/cpuinfo", "model name")},
-        {"threads", std::thread::hardware_concurrency()},
-        {"memory", system_value("/proc/meminfo", "MemTotal")},
-        {"kernel", kernel_release()},
-        {"gpus", gpus}}},
-      {"versions",
-       {{"wideep", WIDEEP_VERSION}, {"build", WIDEEP_BUILD_TYPE}, {"compiler", WIDEEP_COMPILER}}}};
+  for (const Device& device : report.devices) gpus.push_back(device.name);
+  return {{"command", command_line()},
+          {"machine",
+           {{"cpu", system_value("/proc/cpuinfo", "model name")},
+            {"threads", std::thread::hardware_concurrency()},
+            {"memory", system_value("/proc/meminfo", "MemTotal")},
+            {"kernel", kernel_release()},
+            {"gpus", gpus}}},
+          {"versions",
+           {{"wideep", WIDEEP_VERSION},
+            {"build", WIDEEP_BUILD_TYPE},
+            {"compiler", WIDEEP_COMPILER},
+            {"cuda_runtime", cuda_version_text(report.runtime_version)},
+            {"cuda_driver", cuda_version_text(report.driver_version)}}}};
 }
 
 }  // namespace wideep::cli

@@ -43,6 +43,8 @@ TEST(RunEnvironment, NamesCommandAndMachine) {
   EXPECT_THAT(environment["command"].get<std::string>(), HasSubstr("cli_test"));
   EXPECT_GE(environment["machine"]["threads"].get<int>(), 1);
   EXPECT_THAT(environment["machine"]["memory"].get<std::string>(), HasSubstr("kB"));
+  EXPECT_TRUE(environment["machine"]["gpus"].is_array());
+  EXPECT_FALSE(environment["versions"]["cuda_driver"].get<std::string>().empty());
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "dist/cuda_tensor_group.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <numeric>
 #include <set>
@@ -24,7 +23,7 @@ int64_t sum_of(std::span<const int64_t> counts) {
 class StagedTensorGroup : public TensorGroup {
  public:
   StagedTensorGroup(Communicator& group, Stream& stream)
-      : TensorGroup(group), stream_(static_cast<cudaStream_t>(stream.cuda())) {}
+      : TensorGroup(group), stream_(stream_of(stream)) {}
 
   bool is_capturable() const override { return false; }
 
@@ -113,25 +112,14 @@ class StagedTensorGroup : public TensorGroup {
   cudaStream_t stream_;
 };
 
-// What tells GPUs of all hosts apart.
-Result<std::array<char, 16>> device_uuid() {
-  int device = 0;
-  RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
-  cudaDeviceProp properties{};
-  RETURN_IF_CUDA_ERROR(cudaGetDeviceProperties(&properties, device));
-  std::array<char, 16> uuid{};
-  std::memcpy(uuid.data(), properties.uuid.bytes, uuid.size());
-  return uuid;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<TensorGroup>> create_cuda_tensor_group(Communicator& group, Stream& stream) {
-  ASSIGN_OR_RETURN(const auto own, device_uuid());
-  std::vector<std::array<char, 16>> all(static_cast<size_t>(group.size()));
+  ASSIGN_OR_RETURN(const auto own, current_gpu_uuid());
+  std::vector<GpuUuid> all(static_cast<size_t>(group.size()));
   RETURN_IF_ERROR(
       group.all_gather(std::as_bytes(std::span(own)), std::as_writable_bytes(std::span(all))));
-  const std::set<std::array<char, 16>> devices(all.begin(), all.end());
+  const std::set<GpuUuid> devices(all.begin(), all.end());
 #ifdef WIDEEP_NCCL
   if (group.size() > 1 && std::ssize(devices) == group.size()) {
     return create_nccl_tensor_group(group, stream);

@@ -1,20 +1,13 @@
-#include <fmt/format.h>
 #include <nccl.h>
 
 #include <utility>
 
 #include "base/cuda.h"
 #include "dist/cuda_tensor_group.h"
+#include "dist/nccl_comm.h"
 
 namespace wideep::dist {
 namespace {
-
-Status nccl_status(const char* call, ncclResult_t result) {
-  if (result == ncclSuccess) return Status::ok();
-  return Status::unavailable(fmt::format("NCCL: {}: {}", call, ncclGetErrorString(result)));
-}
-
-#define RETURN_IF_NCCL_ERROR(call) RETURN_IF_ERROR(nccl_status(#call, (call)))
 
 ncclDataType_t type_of(DType dtype) {
   if (dtype == DType::kF32) return ncclFloat32;
@@ -35,21 +28,8 @@ class CallGroup {
 
 class NcclTensorGroup : public TensorGroup {
  public:
-  NcclTensorGroup(Communicator& group, Stream& stream)
-      : TensorGroup(group), stream_(static_cast<cudaStream_t>(stream.cuda())) {}
-  ~NcclTensorGroup() override {
-    if (comm_ != nullptr) ncclCommDestroy(comm_);
-  }
-
-  Status start() {
-    ncclUniqueId id{};
-    Status own;
-    if (group_.rank() == 0) own = nccl_status("ncclGetUniqueId", ncclGetUniqueId(&id));
-    RETURN_IF_ERROR(group_.broadcast(std::as_writable_bytes(std::span(&id, 1)), 0));
-    RETURN_IF_ERROR(own);
-    RETURN_IF_NCCL_ERROR(ncclCommInitRank(&comm_, group_.size(), id, group_.rank()));
-    return Status::ok();
-  }
+  NcclTensorGroup(Communicator& group, Stream& stream, NcclComm comm)
+      : TensorGroup(group), stream_(stream_of(stream)), comm_(std::move(comm)) {}
 
   bool is_capturable() const override { return true; }
 
@@ -57,8 +37,8 @@ class NcclTensorGroup : public TensorGroup {
     CHECK(data.stride == data.columns || data.rows <= 1);
     const auto count = static_cast<size_t>(data.rows * data.columns);
     if (count == 0) return Status::ok();
-    RETURN_IF_NCCL_ERROR(
-        ncclAllReduce(data.data, data.data, count, type_of(data.dtype), ncclSum, comm_, stream_));
+    RETURN_IF_NCCL_ERROR(ncclAllReduce(data.data, data.data, count, type_of(data.dtype), ncclSum,
+                                       comm_.get(), stream_));
     return Status::ok();
   }
 
@@ -70,7 +50,7 @@ class NcclTensorGroup : public TensorGroup {
       for (int root = 0; root < size(); ++root) {
         if (counts[root] > 0) {
           RETURN_IF_NCCL_ERROR(ncclBroadcast(in.data(), to, static_cast<size_t>(counts[root]),
-                                             ncclUint8, root, comm_, stream_));
+                                             ncclUint8, root, comm_.get(), stream_));
         }
         to += counts[root];
       }
@@ -88,7 +68,7 @@ class NcclTensorGroup : public TensorGroup {
         if (rows[root] > 0) {
           RETURN_IF_NCCL_ERROR(ncclReduce(from, out.data,
                                           static_cast<size_t>(rows[root] * in.columns),
-                                          type_of(in.dtype), ncclSum, root, comm_, stream_));
+                                          type_of(in.dtype), ncclSum, root, comm_.get(), stream_));
         }
         from += rows[root] * row_bytes;
       }
@@ -117,25 +97,25 @@ class NcclTensorGroup : public TensorGroup {
  private:
   Status post_send(std::span<const std::byte> data, int peer) {
     if (data.empty()) return Status::ok();
-    RETURN_IF_NCCL_ERROR(ncclSend(data.data(), data.size(), ncclUint8, peer, comm_, stream_));
+    RETURN_IF_NCCL_ERROR(ncclSend(data.data(), data.size(), ncclUint8, peer, comm_.get(), stream_));
     return Status::ok();
   }
   Status post_recv(std::span<std::byte> data, int peer) {
     if (data.empty()) return Status::ok();
-    RETURN_IF_NCCL_ERROR(ncclRecv(data.data(), data.size(), ncclUint8, peer, comm_, stream_));
+    RETURN_IF_NCCL_ERROR(ncclRecv(data.data(), data.size(), ncclUint8, peer, comm_.get(), stream_));
     return Status::ok();
   }
 
   cudaStream_t stream_;
-  ncclComm_t comm_ = nullptr;
+  NcclComm comm_;
 };
 
 }  // namespace
 
 Result<std::unique_ptr<TensorGroup>> create_nccl_tensor_group(Communicator& group, Stream& stream) {
-  auto tensors = std::make_unique<NcclTensorGroup>(group, stream);
-  RETURN_IF_ERROR(tensors->start());
-  return std::unique_ptr<TensorGroup>(std::move(tensors));
+  ASSIGN_OR_RETURN(NcclComm comm, NcclComm::create(group));
+  return std::unique_ptr<TensorGroup>(
+      std::make_unique<NcclTensorGroup>(group, stream, std::move(comm)));
 }
 
 }  // namespace wideep::dist

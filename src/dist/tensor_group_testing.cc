@@ -56,7 +56,7 @@ class DeviceMatrix {
     if (bytes == 0) return Status::ok();
 #ifdef WIDEEP_CUDA
     if (stream_.is_cuda()) {
-      const auto cuda = static_cast<cudaStream_t>(stream_.cuda());
+      const auto cuda = stream_of(stream_);
       RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, cuda));
       RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(cuda));
       return Status::ok();

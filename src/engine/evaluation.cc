@@ -335,12 +335,8 @@ Result<std::vector<Evaluation>> evaluate(const EvaluationJob& job,
   RETURN_IF_ERROR(check_prompts(job, prompts));
   ASSIGN_OR_RETURN(const Mapping mapping, Mapping::create(job.engine.parallel));
   ASSIGN_OR_RETURN(dist::Groups groups, dist::make_groups(mapping, world));
-  std::unique_ptr<models::WeightSource> source;
-  if (job.engine.load_format == LoadFormat::kDummy) {
-    source = models::make_dummy_weights(job.model);
-  } else {
-    ASSIGN_OR_RETURN(source, models::open_checkpoint_weights(job.folder, job.model));
-  }
+  ASSIGN_OR_RETURN(const auto source,
+                   models::open_weights(job.engine.load_format, job.folder, job.model));
   models::ModelOptions options;
   options.config = &job.model;
   options.engine = &job.engine;

@@ -95,13 +95,9 @@ Status Llm::load_tokenizer() {
 }
 
 Status Llm::load_model() {
-  std::unique_ptr<models::WeightSource> source;
-  if (options_.engine.load_format == LoadFormat::kDummy) {
-    source = models::make_dummy_weights(options_.model, options_.on_read);
-  } else {
-    ASSIGN_OR_RETURN(
-        source, models::open_checkpoint_weights(options_.folder, options_.model, options_.on_read));
-  }
+  ASSIGN_OR_RETURN(const auto source,
+                   models::open_weights(options_.engine.load_format, options_.folder,
+                                        options_.model, options_.on_read));
   ASSIGN_OR_RETURN(model_, models::Model::create(device_->stream(),
                                                  {.config = &options_.model,
                                                   .engine = &options_.engine,

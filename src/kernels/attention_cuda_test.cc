@@ -335,7 +335,7 @@ TEST_F(AttentionCudaTest, GraphsReadTheTablesOfTheirReplay) {
       const DeviceMatrix device_q(q, dtype);
       const DeviceMatrix out(result.out, dtype);
       const DeviceVector<float> lse(result.lse);
-      const auto handle = static_cast<cudaStream_t>(stream().cuda());
+      const auto handle = stream_of(stream());
       const auto all = last_rows(cache, lengths, {1, 1, 1, 1});
       ASSERT_TRUE(device.tables().prepare(stream(), std::span(all).first(1), kPadded).is_ok());
       ASSERT_EQ(cudaStreamBeginCapture(handle, cudaStreamCaptureModeRelaxed), cudaSuccess);

@@ -366,7 +366,7 @@ Status AttentionTables::prepare(Stream& stream, std::span<const AttentionSequenc
   self_ = device.self;
 
   const auto bytes = static_cast<size_t>(ints) * sizeof(int);
-  const auto handle = static_cast<cudaStream_t>(stream.cuda());
+  const auto handle = stream_of(stream);
   RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(memory_->device.data(), staging.ints.data(), bytes,
                                        cudaMemcpyHostToDevice, handle));
   RETURN_IF_CUDA_ERROR(cudaEventRecord(staging.copied, handle));

@@ -7,15 +7,12 @@
 #include <cstdint>
 
 #include "base/check.h"
+#include "base/cuda.h"
 #include "base/dtype.h"
 #include "base/stream.h"
 #include "kernels/op_context.h"
 
 namespace wideep::kernels {
-
-inline cudaStream_t stream_of(const Stream& stream) {
-  return static_cast<cudaStream_t>(stream.cuda());
-}
 
 __device__ inline float to_float(float value) {
   return value;

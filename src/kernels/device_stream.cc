@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "base/device.h"
@@ -50,10 +49,7 @@ Result<std::unique_ptr<DeviceStream>> DeviceStream::open(ThreadPool& pool, int d
   RETURN_IF_CUDA_ERROR(cudaSetDevice(device));
   ASSIGN_OR_RETURN(CudaStream handle, CudaStream::create());
   ASSIGN_OR_RETURN(std::unique_ptr<OpContext> context, OpContext::create());
-  cudaDeviceProp properties{};
-  RETURN_IF_CUDA_ERROR(cudaGetDeviceProperties(&properties, device));
-  DeviceStream::Uuid uuid{};
-  std::copy_n(properties.uuid.bytes, uuid.size(), uuid.begin());
+  ASSIGN_OR_RETURN(const GpuUuid uuid, current_gpu_uuid());
   return std::unique_ptr<DeviceStream>(
       std::make_unique<CudaDeviceStream>(pool, uuid, std::move(handle), std::move(context)));
 }

@@ -122,7 +122,7 @@ TEST_F(LinearCudaTest, WorksInAGraph) {
     const auto run = [&] { linear(stream(), x.view(), weight.one(0), y.view()); };
     run();  // what is chosen once is chosen
     finish();
-    const auto handle = static_cast<cudaStream_t>(stream().cuda());
+    const auto handle = stream_of(stream());
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t executable = nullptr;
     ASSERT_EQ(cudaStreamBeginCapture(handle, cudaStreamCaptureModeThreadLocal), cudaSuccess);

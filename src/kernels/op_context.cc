@@ -15,9 +15,10 @@ namespace wideep {
 
 Result<std::unique_ptr<OpContext>> OpContext::create(const OpContextOptions& options) {
   std::unique_ptr<OpContext> context(new OpContext());
-  RETURN_IF_CUDA_ERROR(cudaGetDevice(&context->device_));
+  int device = 0;
+  RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
   RETURN_IF_CUDA_ERROR(
-      cudaDeviceGetAttribute(&context->num_sms_, cudaDevAttrMultiProcessorCount, context->device_));
+      cudaDeviceGetAttribute(&context->num_sms_, cudaDevAttrMultiProcessorCount, device));
   ASSIGN_OR_RETURN(context->workspace_, device_buffer(options.workspace_bytes));
   ASSIGN_OR_RETURN(context->pinned_, pinned_buffer(options.pinned_bytes));
   ASSIGN_OR_RETURN(context->blas_, kernels::Blas::create());
@@ -57,7 +58,7 @@ void CUDART_CB sleep_on_stream(void*) {
 }  // namespace
 
 Status OpContext::begin_profile(Stream& stream) {
-  const auto cuda = static_cast<cudaStream_t>(stream.cuda());
+  const auto cuda = stream_of(stream);
   RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(cuda));
   RETURN_IF_CUDA_ERROR(cudaLaunchHostFunc(cuda, sleep_on_stream, nullptr));
   profile_ = std::make_unique<Profile>();
@@ -67,7 +68,7 @@ Status OpContext::begin_profile(Stream& stream) {
 Result<std::vector<kernels::OpTime>> OpContext::end_profile(Stream& stream) {
   CHECK(profile_ != nullptr);
   const std::unique_ptr<Profile> profile = std::move(profile_);
-  RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(static_cast<cudaStream_t>(stream.cuda())));
+  RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_of(stream)));
   std::vector<kernels::OpTime> times;
   for (size_t i = 0; i < profile->ops.size(); ++i) {
     float ms = 0;
@@ -87,7 +88,7 @@ void check_launch(Stream& stream, const char* op) {
   if (error == cudaSuccess) {
     OpContext::Profile* profile = stream.context().profile_.get();
     if (profile == nullptr) return;
-    const Status marked = profile->mark(static_cast<cudaStream_t>(stream.cuda()));
+    const Status marked = profile->mark(stream_of(stream));
     if (marked.is_ok()) {
       profile->ops.emplace_back(op);
     } else {

@@ -35,7 +35,6 @@ class OpContext {
   static Result<std::unique_ptr<OpContext>> create(const OpContextOptions& options = {});
   ~OpContext();
 
-  int device() const { return device_; }
   int num_sms() const { return num_sms_; }
 
   // Scratch of one op: the next op on the stream overwrites it. CHECKed against the size, which is
@@ -63,7 +62,6 @@ class OpContext {
   friend void kernels::check_launch(Stream& stream, const char* op);
   OpContext();
 
-  int device_ = 0;
   int num_sms_ = 0;
   Buffer workspace_;
   Buffer pinned_;

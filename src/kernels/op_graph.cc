@@ -19,7 +19,7 @@ class CudaOpGraph : public OpGraph {
   ~CudaOpGraph() override { cudaGraphExecDestroy(graph_); }
 
   void replay(Stream& stream) override {
-    cudaGraphLaunch(graph_, static_cast<cudaStream_t>(stream.cuda()));
+    cudaGraphLaunch(graph_, stream_of(stream));
     check_launch(stream, "a decode step's graph");
   }
 
@@ -32,7 +32,7 @@ class CudaOpGraph : public OpGraph {
 Result<std::unique_ptr<OpGraph>> OpGraph::capture(Stream& stream,
                                                   const std::function<Status()>& body) {
   CHECK(stream.is_cuda());
-  const auto cuda = static_cast<cudaStream_t>(stream.cuda());
+  const auto cuda = stream_of(stream);
   // Of this thread alone: others load weights or wait for streams of their own.
   RETURN_IF_CUDA_ERROR(cudaStreamBeginCapture(cuda, cudaStreamCaptureModeThreadLocal));
   Status recorded = body();

@@ -83,7 +83,7 @@ TEST_F(OpsGraphCudaTest, ReplaysGiveTheCpusResultsForNewInputs) {
   const DeviceMatrix y(TestMatrix(kTokens, kHidden), DType::kF32);
   const DeviceMatrix picked(TestMatrix(kLastTokens, kHidden), DType::kF32);
 
-  const auto handle = static_cast<cudaStream_t>(stream().cuda());
+  const auto handle = stream_of(stream());
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t executable = nullptr;
   ASSERT_EQ(cudaStreamBeginCapture(handle, cudaStreamCaptureModeGlobal), cudaSuccess);

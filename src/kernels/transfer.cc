@@ -26,10 +26,6 @@ class HostStaging : public Staging {
 
 #ifdef WIDEEP_CUDA
 
-cudaStream_t stream_of(const Stream& stream) {
-  return static_cast<cudaStream_t>(stream.cuda());
-}
-
 class PinnedStaging : public Staging {
  public:
   PinnedStaging(Buffer memory, cudaEvent_t sent) : memory_(std::move(memory)), sent_(sent) {}

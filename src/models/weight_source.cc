@@ -69,4 +69,11 @@ Result<std::unique_ptr<WeightSource>> open_checkpoint_weights(const std::string&
       std::make_unique<CheckpointWeights>(std::move(checkpoint), std::move(progress)));
 }
 
+Result<std::unique_ptr<WeightSource>> open_weights(LoadFormat format, const std::string& folder,
+                                                   const ModelConfig& model,
+                                                   ReadProgress progress) {
+  if (format == LoadFormat::kDummy) return make_dummy_weights(model, std::move(progress));
+  return open_checkpoint_weights(folder, model, std::move(progress));
+}
+
 }  // namespace wideep::models

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "base/status.h"
+#include "config/engine_config.h"
 #include "config/model_config.h"
 #include "models/matrix_request.h"
 
@@ -62,5 +63,10 @@ Result<std::unique_ptr<WeightSource>> open_checkpoint_weights(const std::string&
 // uniform with standard deviation 0.02. All values are bf16 values. About 2 G elements/s and core.
 std::unique_ptr<WeightSource> make_dummy_weights(const ModelConfig& model,
                                                  ReadProgress progress = {});
+
+// What the format says: the checkpoint in `folder`, or weights made up.
+Result<std::unique_ptr<WeightSource>> open_weights(LoadFormat format, const std::string& folder,
+                                                   const ModelConfig& model,
+                                                   ReadProgress progress = {});
 
 }  // namespace wideep::models

@@ -51,12 +51,13 @@ int64_t ConventionalLayer::scratch_bytes(int max_rows) const {
   // Every rank may round its part of a chunk up by one row.
   const int64_t rows = std::min<int64_t>(max_rows * ranks, options_.max_num_tokens + ranks);
   const int64_t pairs = rows * shape_.top_k;
-  int64_t bytes =
-      2 * Arena::matrix_bytes(pairs, shape_.hidden_size) +
-      expert_scratch_bytes(pairs, shape_.intermediate_size) + 3 * Arena::matrix_bytes(pairs, 1) +
-      Arena::matrix_bytes(std::ssize(options_.experts.down) + 1, 1) + 8 * Arena::kAlignment;
   const auto num_experts = static_cast<int>(std::ssize(options_.experts.down));
-  if (options_.on_gpu) bytes = device_experts_scratch_bytes(shape_, num_experts, rows);
+  int64_t bytes = options_.on_gpu
+                      ? device_experts_scratch_bytes(shape_, num_experts, rows)
+                      : 2 * Arena::matrix_bytes(pairs, shape_.hidden_size) +
+                            expert_scratch_bytes(pairs, shape_.intermediate_size) +
+                            3 * Arena::matrix_bytes(pairs, 1) +
+                            Arena::matrix_bytes(num_experts + 1, 1) + 8 * Arena::kAlignment;
   if (options_.gather != nullptr) {
     bytes += 2 * Arena::padded(rows * GatheredRow(shape_, DType::kF32).bytes) +
              Arena::matrix_bytes(rows, shape_.hidden_size) + 2 * Arena::matrix_bytes(pairs, 1);

@@ -123,7 +123,7 @@ class Descriptors {
     return cublasLtMatmul(handle, &operation_, &one, p.weight.data, &weight_, p.x.data, &x_, &zero,
                           p.y, &y_, p.y, &y_, &algorithm,
                           stream.context().workspace<std::byte>(Blas::kWorkspaceBytes).data(),
-                          Blas::kWorkspaceBytes, static_cast<cudaStream_t>(stream.cuda()));
+                          Blas::kWorkspaceBytes, stream_of(stream));
   }
 
  private:

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/cuda.h"
 #include "kernels/adapters/deep_gemm.h"
 #include "kernels/adapters/deep_gemm_scheduler.cuh"
 #include "kernels/adapters/tensor_map.h"
@@ -108,7 +109,7 @@ void launch(Stream& stream, Kernel kernel, int shared_memory, Arguments... argum
   config.gridDim = dim3(kGemmBlocks);
   config.blockDim = dim3(T::kThreads);
   config.dynamicSmemBytes = static_cast<size_t>(shared_memory);
-  config.stream = static_cast<cudaStream_t>(stream.cuda());
+  config.stream = stream_of(stream);
   config.attrs = &cluster;
   config.numAttrs = 1;
   cudaLaunchKernelEx(&config, kernel, arguments...);

@@ -1,19 +1,19 @@
-#include "alltoall/nccl_comm.h"
+#include "dist/nccl_comm.h"
 
 #include <fmt/format.h>
 
 #include <span>
 
-#include "alltoall/symmetric_memory.h"
+#include "dist/agree.h"
 
-namespace wideep::alltoall {
+namespace wideep::dist {
 
 Status nccl_status(const char* call, ncclResult_t result) {
   if (result == ncclSuccess) return Status::ok();
-  return Status::unavailable(fmt::format("all-to-all: {}: {}", call, ncclGetErrorString(result)));
+  return Status::unavailable(fmt::format("NCCL: {}: {}", call, ncclGetErrorString(result)));
 }
 
-Result<NcclComm> NcclComm::create(dist::Communicator& group) {
+Result<NcclComm> NcclComm::create(Communicator& group) {
   ncclUniqueId id{};
   Status own;
   if (group.rank() == 0) own = nccl_status("ncclGetUniqueId", ncclGetUniqueId(&id));
@@ -27,4 +27,4 @@ Result<NcclComm> NcclComm::create(dist::Communicator& group) {
   return result;
 }
 
-}  // namespace wideep::alltoall
+}  // namespace wideep::dist

@@ -1,4 +1,5 @@
-// A communicator of NCCL's for a group whose ranks have a GPU each. Internal to alltoall.
+// A communicator of NCCL's for a group whose ranks have a GPU each. For dist and alltoall; built
+// with NCCL only.
 #pragma once
 
 #include <nccl.h>
@@ -8,17 +9,17 @@
 #include "base/status.h"
 #include "dist/communicator.h"
 
-namespace wideep::alltoall {
+namespace wideep::dist {
 
 // kUnavailable naming the call and what NCCL says.
 Status nccl_status(const char* call, ncclResult_t result);
 
-#define RETURN_IF_NCCL_ERROR(call) RETURN_IF_ERROR(::wideep::alltoall::nccl_status(#call, (call)))
+#define RETURN_IF_NCCL_ERROR(call) RETURN_IF_ERROR(::wideep::dist::nccl_status(#call, (call)))
 
 class NcclComm {
  public:
   // Collective, each rank with its device current. The first failure of any rank, on all ranks.
-  static Result<NcclComm> create(dist::Communicator& group);
+  static Result<NcclComm> create(Communicator& group);
   ncclComm_t get() const { return comm_.get(); }
 
  private:
@@ -28,4 +29,4 @@ class NcclComm {
   std::unique_ptr<ncclComm, Destroy> comm_;
 };
 
-}  // namespace wideep::alltoall
+}  // namespace wideep::dist
