@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
+#include <cstdint>
 #include <numeric>
 
 namespace wideep::alltoall {
@@ -73,10 +74,10 @@ Status check_received(const BatchCase& batch, const GroupShape& shape, int rank,
   if (!std::ranges::equal(expected.offsets, received.offsets)) {
     return Status::invalid_input("offsets differ");
   }
-  const auto elements = static_cast<size_t>(received.rows.rows * shape.hidden_size);
-  if (elements != expected.rows.size() ||
-      std::memcmp(received.rows.row<float>(0), expected.rows.data(), elements * sizeof(float)) !=
-          0) {
+  const std::span<const float> rows(received.rows.row<float>(0),
+                                    static_cast<size_t>(received.rows.rows * shape.hidden_size));
+  const auto bits = [](float value) { return std::bit_cast<uint32_t>(value); };
+  if (!std::ranges::equal(rows, expected.rows, {}, bits, bits)) {
     return Status::invalid_input("received rows differ");
   }
   return Status::ok();
