@@ -72,17 +72,18 @@ class HashModel : public models::Model {
   Result<uint64_t> run(const models::BatchSequence& sequence, std::span<const int> tokens) {
     const int end = sequence.first_position + sequence.num_rows;
     // The CP ranks put together what each has.
-    std::vector<int64_t> entries(static_cast<size_t>(sequence.first_position));
+    std::vector<uint64_t> entries(static_cast<size_t>(sequence.first_position));
     for (int p = 0; p < sequence.first_position; ++p) {
       for (int layer = 0; layer < kLayers && holds(p); ++layer) {
-        entries[static_cast<size_t>(p)] +=
-            static_cast<int64_t>(*entry(sequence.pages, layer, p) >> layer);
+        entries[static_cast<size_t>(p)] += *entry(sequence.pages, layer, p) >> layer;
       }
     }
-    RETURN_IF_ERROR(groups_.cp->all_reduce_sum(std::span<int64_t>(entries)));
+    // Of each entry one rank has all, and the others 0.
+    RETURN_IF_ERROR(groups_.cp->all_reduce_sum(
+        std::span(reinterpret_cast<int64_t*>(entries.data()), entries.size())));
     first_token_ = sequence.first_position == 0 ? tokens[0] : -1;
     for (int p = sequence.first_position; p < end; ++p) {
-      const uint64_t before = p == 0 ? 0 : static_cast<uint64_t>(entries.back());
+      const uint64_t before = p == 0 ? 0 : entries.back();
       const int token = tokens[static_cast<size_t>(p - sequence.first_position)];
       uint64_t sum = 0;
       for (int layer = 0; layer < kLayers; ++layer) {
@@ -90,10 +91,10 @@ class HashModel : public models::Model {
         if (holds(p)) *entry(sequence.pages, layer, p) = value;
         sum += value >> layer;
       }
-      entries.push_back(static_cast<int64_t>(sum));
+      entries.push_back(sum);
     }
     uint64_t sum = 0;
-    for (const int64_t each : entries) sum += static_cast<uint64_t>(each);
+    for (const uint64_t each : entries) sum += each;
     return sum;
   }
 
