@@ -49,9 +49,11 @@ class HashModel : public models::Model {
     RETURN_IF_ERROR(check(batch));
     size_t wanted = 0;
     for (const models::BatchSequence& sequence : batch.sequences) {
-      const auto tokens = std::span<const int>(batch.token_ids)
-                              .subspan(static_cast<size_t>(sequence.first_row),
-                                       static_cast<size_t>(sequence.num_rows));
+      const auto ids = std::span<const int>(batch.token_ids)
+                           .subspan(static_cast<size_t>(sequence.first_row),
+                                    static_cast<size_t>(sequence.num_rows));
+      std::vector<int> tokens(ids.begin(), ids.end());
+      for (int& id : tokens) id = id < 0 ? batch.sampled_tokens[-1 - id] : id;
       ASSIGN_OR_RETURN(const uint64_t sum, run(sequence, tokens));
       const int last_row = sequence.first_row + sequence.num_rows - 1;
       if (wanted == batch.logits_rows.size() || batch.logits_rows[wanted] != last_row) continue;

@@ -172,6 +172,9 @@ Status Llm::make_replica() {
       .groups = &groups_,
       .stream = &device_->stream(),
       .attention_dp = engine.parallel.enable_attention_dp,
+      // What the balancer decides belongs between two iterations; on a CPU the host is the device.
+      .overlap = device_->stream().is_cuda() && !engine.disable_overlap_scheduler &&
+                 mapping_.pp() == 1 && model_->wide_ep() == nullptr,
       .vocab_size = options_.model.vocab_size,
       .page_size = engine.kv_cache.tokens_per_block,
       .scheduler = {.max_batch_size = engine.max_batch_size,

@@ -12,7 +12,6 @@
 
 #include "base/check.h"
 #include "engine/dp_exchange.h"
-#include "kernels/sampling.h"
 #include "kernels/transfer.h"
 
 namespace wideep::engine {
@@ -30,6 +29,7 @@ Result<std::unique_ptr<Replica>> Replica::create(ReplicaOptions options) {
   CHECK(options.model != nullptr && options.groups != nullptr && options.stream != nullptr);
   CHECK(options.vocab_size >= 1 && options.page_size >= 1);
   CHECK_EQ(options.page_size * options.groups->cp->size(), options.scheduler.kv_cache.page_tokens);
+  CHECK(!options.overlap || options.groups->pp->size() == 1);
   const models::KvSpec spec = options.model->kv_spec();
   const int num_pages = options.scheduler.kv_cache.num_pages;
   const MemorySpace space = kernels::space_of(*options.stream);
@@ -39,10 +39,13 @@ Result<std::unique_ptr<Replica>> Replica::create(ReplicaOptions options) {
                    Buffer::allocate(int64_t{options.scheduler.max_batch_size} * options.vocab_size *
                                         static_cast<int64_t>(sizeof(float)),
                                     space));
+  ASSIGN_OR_RETURN(std::unique_ptr<kernels::Sampler> sampler,
+                   kernels::Sampler::create(*options.stream, options.scheduler.max_batch_size));
   auto replica = std::unique_ptr<Replica>(new Replica(std::move(options)));
   replica->kv_spec_ = spec;
   replica->kv_memory_ = std::move(kv_memory);
   replica->logits_ = std::move(logits);
+  replica->sampler_ = std::move(sampler);
   // Loads are only kept for who asks.
   moe::WideEp* wide_ep = replica->options_.model->wide_ep();
   if (replica->options_.on_iteration && wide_ep != nullptr) wide_ep->observe();
@@ -91,21 +94,19 @@ Status Replica::serve(Frontend* frontend) {
     RETURN_IF_ERROR(exchange(orders, frontend));
     const bool shutdown = orders.shutdown;
     apply(std::move(orders));
+    bool any = false;
+    if (!shutdown) {
+      const Iteration& iteration = scheduler_.plan();
+      ASSIGN_OR_RETURN(any, exchange_tokens(iteration.num_tokens));
+      if (any) {
+        RETURN_IF_ERROR(begin_iteration(iteration));
+        if (frontend != nullptr) report(iteration);
+        scheduler_.begin();
+      }
+    }
+    const size_t left = any && options_.overlap ? 1 : 0;
+    while (under_way_.size() > left) RETURN_IF_ERROR(complete_iteration(frontend));
     if (shutdown) return Status::ok();
-    const Iteration& iteration = scheduler_.plan();
-    ASSIGN_OR_RETURN(const bool any, exchange_tokens(iteration.num_tokens));
-    if (any) {
-      RETURN_IF_ERROR(run_iteration(iteration));
-      if (frontend != nullptr) report(iteration);
-    }
-    const std::vector<TokenOutput> outputs = scheduler_.complete(tokens_);
-    generated_tokens_ += static_cast<int64_t>(outputs.size());
-    tokens_.clear();
-    if (frontend != nullptr) {
-      for (const TokenOutput& output : outputs) frontend->deliver(output);
-    } else if (options_.attention_dp && speaks()) {
-      outputs_.insert(outputs_.end(), outputs.begin(), outputs.end());
-    }
   }
 }
 
@@ -164,7 +165,7 @@ Result<bool> Replica::exchange_tokens(int num_tokens) {
   return exchange_dp_state(groups_, *options_.model, num_tokens, batch_);
 }
 
-Status Replica::run_iteration(const Iteration& iteration) {
+Status Replica::begin_iteration(const Iteration& iteration) {
   if (options_.statistics != nullptr) options_.statistics->begin_iteration(iterations_);
   ++iterations_;
   computed_tokens_ += iteration.num_tokens;
@@ -174,14 +175,30 @@ Status Replica::run_iteration(const Iteration& iteration) {
                                         iteration.num_wanted, options_.vocab_size);
   RETURN_IF_ERROR(options_.model->forward(batch_, logits));
   if (options_.statistics != nullptr) RETURN_IF_ERROR(options_.statistics->end_iteration());
-  tokens_.resize(static_cast<size_t>(iteration.num_wanted));
-  return iteration.num_wanted == 0 ? Status::ok() : sample(iteration);
+  if (iteration.num_wanted > 0 && is_last_stage()) sample(iteration);
+  under_way_.push_back(iteration.num_wanted);
+  return options_.stream->status();
+}
+
+Status Replica::complete_iteration(Frontend* frontend) {
+  tokens_.resize(static_cast<size_t>(under_way_.front()));
+  under_way_.pop_front();
+  if (!tokens_.empty()) RETURN_IF_ERROR(take_tokens());
+  const std::vector<TokenOutput> outputs = scheduler_.complete(tokens_);
+  generated_tokens_ += static_cast<int64_t>(outputs.size());
+  if (frontend != nullptr) {
+    for (const TokenOutput& output : outputs) frontend->deliver(output);
+  } else if (options_.attention_dp && speaks()) {
+    outputs_.insert(outputs_.end(), outputs.begin(), outputs.end());
+  }
+  return Status::ok();
 }
 
 void Replica::build_batch(const Iteration& iteration) {
   batch_.token_ids.clear();
   batch_.sequences.clear();
   batch_.logits_rows.clear();
+  batch_.sampled_tokens = sampler_->tokens();
   for (const ScheduledSequence& sequence : iteration.sequences) {
     const auto first_row = static_cast<int>(batch_.token_ids.size());
     const auto rows = static_cast<int>(sequence.token_ids.size());
@@ -210,21 +227,29 @@ void Replica::copy_pages(std::span<const PageCopy> copies) {
   }
 }
 
-Status Replica::sample(const Iteration& iteration) {
-  const int last_stage = groups_.pp->size() - 1;
-  if (groups_.coordinates.pp_rank == last_stage) {
-    sample_requests_.clear();
-    for (const ScheduledSequence& sequence : iteration.sequences) {
-      if (!sequence.wants_token) continue;
-      const int64_t position =
-          sequence.first_position + static_cast<int64_t>(sequence.token_ids.size());
-      sample_requests_.push_back({sequence.sampling, position});
-    }
-    const ConstMatrixView logits = matrix_view(reinterpret_cast<const float*>(logits_.data()),
-                                               iteration.num_wanted, options_.vocab_size);
-    kernels::sample(*options_.stream, logits, sample_requests_, tokens_);
+bool Replica::is_last_stage() const {
+  return groups_.coordinates.pp_rank == groups_.pp->size() - 1;
+}
+
+void Replica::sample(const Iteration& iteration) {
+  sample_requests_.clear();
+  for (const ScheduledSequence& sequence : iteration.sequences) {
+    if (!sequence.wants_token) continue;
+    const int64_t position =
+        sequence.first_position + static_cast<int64_t>(sequence.token_ids.size());
+    sample_requests_.push_back({sequence.sampling, position});
+  }
+  const ConstMatrixView logits = matrix_view(reinterpret_cast<const float*>(logits_.data()),
+                                             iteration.num_wanted, options_.vocab_size);
+  sampler_->start(*options_.stream, logits, sample_requests_);
+}
+
+Status Replica::take_tokens() {
+  if (is_last_stage()) {
+    sampler_->take(*options_.stream, tokens_);
     RETURN_IF_ERROR(options_.stream->status());
   }
+  const int last_stage = groups_.pp->size() - 1;
   if (last_stage == 0) return Status::ok();
   return groups_.pp->broadcast(std::as_writable_bytes(std::span(tokens_)), last_stage);
 }

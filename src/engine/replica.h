@@ -9,11 +9,15 @@
 // same tokens, since logits and seeds are the same; the other stages are told. While there is
 // nothing to do rank 0 sleeps on its queue, and the others in the exchange.
 //
+// With `overlap` the host is an iteration ahead of the device: it plans and sends the next one, and
+// only then takes the tokens of the one before, so that the device never waits for it.
+//
 // A rank that fails returns its error from run(); the world (dist/world.h) then ends the others'
 // waits, so that every rank returns, rank 0 after it has told every request.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -27,6 +31,7 @@
 #include "engine/request_queue.h"
 #include "engine/scheduler.h"
 #include "engine/statistics_recorder.h"
+#include "kernels/sampling.h"
 #include "models/model.h"
 
 namespace wideep::engine {
@@ -50,6 +55,7 @@ struct ReplicaOptions {
   Stream* stream = nullptr;
 
   bool attention_dp = false;
+  bool overlap = false;  // without pipeline stages only, which must be told the tokens
   int vocab_size = 0;
   int page_size = 0;  // tokens of a page on this rank: kv_cache.page_tokens / cp
   SchedulerOptions scheduler;
@@ -88,10 +94,15 @@ class Replica {
   void apply(Orders orders);
   // Tokens of every rank of the tp group, with attention DP; false where none has any.
   Result<bool> exchange_tokens(int num_tokens);
-  Status run_iteration(const Iteration& iteration);
+  // Sends an iteration to the device.
+  Status begin_iteration(const Iteration& iteration);
+  // Takes the tokens of the oldest iteration under way.
+  Status complete_iteration(Frontend* frontend);
   void build_batch(const Iteration& iteration);
   void copy_pages(std::span<const PageCopy> copies);
-  Status sample(const Iteration& iteration);
+  void sample(const Iteration& iteration);
+  Status take_tokens();
+  bool is_last_stage() const;
   void report(const Iteration& iteration);
   Result<RunStats> gather_stats(const RunStats& before);
   RunStats own_stats() const;
@@ -107,7 +118,9 @@ class Replica {
   Buffer kv_memory_;  // [layers, pages, page_size, kv_heads, row_dim]
   Buffer logits_;     // [max_batch_size, vocab_size] kF32
   models::Batch batch_;
-  std::vector<int> tokens_;  // [iteration.num_wanted], sampled
+  std::unique_ptr<kernels::Sampler> sampler_;
+  std::deque<int> under_way_;  // iterations, the oldest first: tokens that each wants
+  std::vector<int> tokens_;    // sampled
   std::vector<kernels::SampleRequest> sample_requests_;
   std::vector<TokenOutput> outputs_;  // not with rank 0 yet
   int64_t iterations_ = 0;

@@ -34,6 +34,7 @@ struct Sizes {
   int num_pages = 40;
   int page_size = 4;
   bool chunked_prefill = true;
+  bool overlap = false;
   std::function<void(HashModel&, int rank)> prepare = {};
 };
 
@@ -54,6 +55,7 @@ Status run_world(const Layout& layout, const Sizes& sizes,
         .groups = &groups,
         .stream = &stream,
         .attention_dp = layout.parallel.enable_attention_dp,
+        .overlap = sizes.overlap,
         .vocab_size = kVocab,
         .page_size = sizes.page_size,
         .scheduler = {.max_batch_size = sizes.max_batch_size,
@@ -162,6 +164,10 @@ TEST_P(ReplicaLayoutTest, GivesTheTokensOfOneRequestOnOneRank) {
   const Sizes tight{.max_batch_size = 6, .max_num_tokens = 9, .num_pages = 14, .page_size = 4};
   EXPECT_EQ(answer_all(GetParam(), tight, requests, &stats), expected);
   EXPECT_GT(stats.iterations, 0);
+  if (GetParam().parallel.pipeline_parallel_size > 1) return;
+  Sizes overlapping = tight;
+  overlapping.overlap = true;
+  EXPECT_EQ(answer_all(GetParam(), overlapping, requests), expected);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -240,12 +246,14 @@ TEST(Replica, TheCacheOutlivesARun) {
 TEST(Replica, ServesWhatComesWhileItRuns) {
   const std::vector<GenerationRequest> requests = random_requests(20, 3);
   const std::vector<Answer> expected = answer_one_by_one(requests);
-  for (const bool attention_dp : {false, true}) {
+  for (const auto& [attention_dp, overlap] : {std::pair(false, false), std::pair(true, false),
+                                              std::pair(false, true), std::pair(true, true)}) {
     std::vector<Answer> answers(requests.size());
     Answer cancelled;
     std::latch asked_to_cancel(1);
     const Layout layout{{.tensor_parallel_size = 2, .enable_attention_dp = attention_dp}, 1};
-    const Status status = run_world(layout, {}, [&](Replica& replica, dist::Groups& groups) {
+    const Sizes sizes{.overlap = overlap};
+    const Status status = run_world(layout, sizes, [&](Replica& replica, dist::Groups& groups) {
       if (groups.model->rank() != 0) return replica.run(nullptr).status();
       RequestQueue queue;
       std::jthread client([&] {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "kernels/sampling.h"
 
 namespace wideep::engine {
 
@@ -13,43 +14,42 @@ Scheduler::Scheduler(const SchedulerOptions& options)
 }
 
 void Scheduler::add(SequenceSpec spec) {
-  CHECK(!planned_ && !spec.prompt.empty() && spec.max_new_tokens >= 1);
+  CHECK(scheduled_.empty() && !spec.prompt.empty() && spec.max_new_tokens >= 1);
   const int stored = static_cast<int>(spec.prompt.size()) + spec.max_new_tokens - 1;
   CHECK_LE(cache_.pages_for(stored), cache_.num_pages());
-  auto sequence = std::make_unique<Sequence>();
+  auto sequence = std::make_shared<Sequence>();
   sequence->tokens = spec.prompt;
   sequence->spec = std::move(spec);
   waiting_.push_back(std::move(sequence));
 }
 
 bool Scheduler::cancel(RequestId id) {
-  CHECK(!planned_);
+  CHECK(scheduled_.empty());
   const auto has_id = [id](const SequencePtr& sequence) { return sequence->spec.id == id; };
   const auto running = std::ranges::find_if(running_, has_id);
   if (running != running_.end()) {
-    cache_.release((*running)->table);
+    end(**running);
     running_.erase(running);
     return true;
   }
   const auto waiting = std::ranges::find_if(waiting_, has_id);
   if (waiting == waiting_.end()) return false;
   if (waiting == waiting_.begin()) refused_with_ = -1;
+  end(**waiting);
   waiting_.erase(waiting);
   return true;
 }
 
 const Iteration& Scheduler::plan() {
-  CHECK(!planned_);
-  planned_ = true;
+  CHECK(scheduled_.empty() && under_way_.size() < 2);
   iteration_.copies.clear();
   iteration_.sequences.clear();
   iteration_.num_tokens = 0;
   iteration_.num_wanted = 0;
-  scheduled_.clear();
   schedule_decodes();
   schedule_prefills();
   admit();
-  for (Sequence* sequence : scheduled_) {
+  for (const SequencePtr& sequence : scheduled_) {
     const int begin = sequence->num_computed;
     const int count = sequence->num_scheduled;
     const bool wants_token = count == sequence->remaining();
@@ -63,19 +63,19 @@ const Iteration& Scheduler::plan() {
          .wants_token = wants_token,
          .sampling = sequence->spec.sampling});
   }
-  CHECK(idle() == scheduled_.empty());
+  CHECK(!scheduled_.empty() || idle() || !under_way_.empty());
   return iteration_;
 }
 
 void Scheduler::schedule_decodes() {
   for (size_t i = 0; i < running_.size(); ++i) {
-    Sequence& sequence = *running_[i];
-    if (sequence.remaining() != 1) continue;
-    const Sequence* youngest = nullptr;
-    while (!cache_.extend(sequence.num_computed + 1, sequence.table)) {
-      youngest = running_.back().get();
+    const SequencePtr sequence = running_[i];
+    if (sequence->remaining() != 1 || sequence->has_all_tokens()) continue;
+    while (!cache_.extend(sequence->num_computed + 1, sequence->table)) {
+      const SequencePtr youngest = running_.back();
+      if (youngest->has_all_tokens()) return;  // its pages come back with its last token
       preempt_youngest();
-      if (youngest == &sequence) return;  // waits for the older ones, which all have their token
+      if (youngest == sequence) return;  // waits for the older ones, which all have their token
     }
     schedule(sequence, 1);
   }
@@ -95,14 +95,20 @@ void Scheduler::schedule_prefills() {
     const auto chunk = static_cast<int>(std::min<int64_t>({remaining, budget, room}));
     if (chunk == 0) return;
     CHECK(cache_.extend(sequence->num_computed + chunk, sequence->table));
-    schedule(*sequence, chunk);
+    schedule(sequence, chunk);
   }
 }
 
 void Scheduler::admit() {
-  while (!waiting_.empty() && num_running() < options_.max_batch_size) {
+  auto going_on = std::ranges::count_if(
+      running_, [](const SequencePtr& sequence) { return !sequence->has_all_tokens(); });
+  for (; !waiting_.empty() && going_on < options_.max_batch_size; ++going_on) {
     // A sequence within its prompt has used up the budget or the pages.
-    if (!running_.empty() && running_.back()->num_scheduled < running_.back()->remaining()) return;
+    if (!running_.empty()) {
+      const Sequence& last = *running_.back();
+      if (!last.has_all_tokens() && last.num_scheduled < last.remaining()) return;
+    }
+    if (waiting_.front()->waits_for_token) return;
     // Trying again makes no sense before pages have come back.
     if (!running_.empty() && refused_with_ >= cache_.num_available()) return;
     if (!start(waiting_.front())) return;
@@ -134,7 +140,7 @@ bool Scheduler::start(SequencePtr& sequence) {
   sequence->num_computed = cached;
   stats_.cached_tokens += cached;
   if (sequence->num_cached_tokens < 0) sequence->num_cached_tokens = cached;
-  schedule(*sequence, chunk);
+  schedule(sequence, chunk);
   running_.push_back(std::move(sequence));
   return true;
 }
@@ -147,10 +153,10 @@ int Scheduler::chunk_of(int remaining) const {
   return options_.enable_chunked_prefill || remaining > options_.max_num_tokens ? budget : 0;
 }
 
-void Scheduler::schedule(Sequence& sequence, int num_tokens) {
-  sequence.num_scheduled = num_tokens;
+void Scheduler::schedule(const SequencePtr& sequence, int num_tokens) {
+  sequence->num_scheduled = num_tokens;
   iteration_.num_tokens += num_tokens;
-  scheduled_.push_back(&sequence);
+  scheduled_.push_back(sequence);
 }
 
 void Scheduler::preempt_youngest() {
@@ -165,40 +171,67 @@ void Scheduler::preempt_youngest() {
   refused_with_ = -1;
 }
 
+void Scheduler::begin() {
+  std::vector<Step> steps;
+  int row = 0;
+  for (SequencePtr& sequence : scheduled_) {
+    const bool wants_token = sequence->num_scheduled == sequence->remaining();
+    sequence->num_computed += std::exchange(sequence->num_scheduled, 0);
+    if (wants_token) {
+      sequence->tokens.push_back(kernels::id_of_sampled(row++));
+      sequence->waits_for_token = true;
+    }
+    const int num_computed = sequence->num_computed;
+    steps.push_back({std::move(sequence), num_computed, wants_token});
+  }
+  scheduled_.clear();
+  under_way_.push_back(std::move(steps));
+}
+
 std::vector<TokenOutput> Scheduler::complete(std::span<const int> tokens) {
-  CHECK(planned_ && static_cast<int>(tokens.size()) == iteration_.num_wanted);
-  planned_ = false;
+  CHECK(scheduled_.empty() && !under_way_.empty());
+  const std::vector<Step> steps = std::move(under_way_.front());
+  under_way_.pop_front();
+  CHECK_EQ(std::ranges::count_if(steps, &Step::wants_token), std::ssize(tokens));
   std::vector<TokenOutput> outputs;
   size_t next = 0;
-  for (Sequence* sequence : scheduled_) {
-    const bool wanted = sequence->num_scheduled == sequence->remaining();
-    sequence->num_computed += sequence->num_scheduled;
-    sequence->num_scheduled = 0;
-    cache_.register_blocks(sequence->tokens, sequence->num_computed, sequence->table);
-    if (!wanted) continue;
-    const int token = tokens[next++];
-    outputs.push_back({.id = sequence->spec.id,
-                       .token = token,
-                       .finish = append(*sequence, token),
-                       .num_cached_tokens = sequence->num_cached_tokens});
-    if (outputs.back().finish != FinishReason::kNone) {
-      cache_.release(sequence->table);
-      sequence->tokens.clear();  // marks what is erased below
+  for (const Step& step : steps) {
+    Sequence& sequence = *step.sequence;
+    const int token = step.wants_token ? tokens[next++] : 0;
+    if (sequence.has_ended) continue;
+    // But for one that was preempted meanwhile.
+    if (sequence.num_computed >= step.num_computed) {
+      cache_.register_blocks(sequence.tokens, step.num_computed, sequence.table);
     }
+    if (!step.wants_token) continue;
+    outputs.push_back({.id = sequence.spec.id,
+                       .token = token,
+                       .finish = settle(sequence, step.num_computed, token),
+                       .num_cached_tokens = sequence.num_cached_tokens});
+    if (outputs.back().finish != FinishReason::kNone) end(sequence);
   }
-  std::erase_if(running_, [](const SequencePtr& sequence) { return sequence->tokens.empty(); });
+  const auto has_ended = [](const SequencePtr& sequence) { return sequence->has_ended; };
+  std::erase_if(running_, has_ended);
+  if (std::erase_if(waiting_, has_ended) > 0) refused_with_ = -1;
   return outputs;
 }
 
-FinishReason Scheduler::append(Sequence& sequence, int token) {
-  if (token < 0) return FinishReason::kError;
-  sequence.tokens.push_back(token);
+FinishReason Scheduler::settle(Sequence& sequence, int position, int token) {
+  sequence.tokens[position] = token;
+  const int num_tokens = position + 1;
+  sequence.waits_for_token = num_tokens < std::ssize(sequence.tokens);
   const SequenceSpec& spec = sequence.spec;
+  if (token < 0) return FinishReason::kError;
   if (std::ranges::find(spec.stop_token_ids, token) != spec.stop_token_ids.end()) {
     return FinishReason::kStopToken;
   }
-  const auto generated = static_cast<int>(sequence.tokens.size() - spec.prompt.size());
+  const auto generated = num_tokens - std::ssize(spec.prompt);
   return generated >= spec.max_new_tokens ? FinishReason::kLength : FinishReason::kNone;
+}
+
+void Scheduler::end(Sequence& sequence) {
+  cache_.release(sequence.table);
+  sequence.has_ended = true;
 }
 
 }  // namespace wideep::engine

@@ -42,6 +42,8 @@ struct SequenceSpec {
 struct ScheduledSequence {
   RequestId id = 0;
   int first_position = 0;
+  // kernels::id_of_sampled(r) for a token that is not known yet: the r-th that was wanted of the
+  // iteration before.
   std::span<const int> token_ids;
   std::span<const int> pages;
   // The next token is wanted: its position is first_position + tokens.
@@ -79,10 +81,13 @@ class Scheduler {
   // Ends a sequence between two iterations; false where there is none of that id any more.
   bool cancel(RequestId id);
 
-  // Plans an iteration; empty exactly where there is nothing to do. complete() must follow.
+  // Plans an iteration; empty where there is nothing to do before one under way is complete.
   const Iteration& plan();
-  // Ends the planned iteration. tokens [num_wanted]: the sampled ones, in the plan's order; -1
-  // where the logits were not finite. The outputs are in the same order.
+  // The planned iteration, which may be empty, is under way; behind at most one other.
+  void begin();
+  // The oldest iteration under way has ended. tokens [num_wanted]: the sampled ones, in the plan's
+  // order; -1 where the logits were not finite. The outputs are in the same order, but for
+  // sequences that have ended meanwhile.
   std::vector<TokenOutput> complete(std::span<const int> tokens);
 
   bool idle() const { return running_.empty() && waiting_.empty(); }
@@ -99,10 +104,22 @@ class Scheduler {
     int num_scheduled = 0;    // tokens of the planned iteration
     int num_cached_tokens = -1;
     PageTable table;
+    bool waits_for_token = false;  // the last of `tokens` is a stand-in
+    bool has_ended = false;
 
     int remaining() const { return static_cast<int>(tokens.size()) - num_computed; }
+    bool has_all_tokens() const {
+      return std::ssize(tokens) - std::ssize(spec.prompt) >= spec.max_new_tokens;
+    }
   };
-  using SequencePtr = std::unique_ptr<Sequence>;
+  using SequencePtr = std::shared_ptr<Sequence>;
+
+  // A sequence's part of an iteration under way.
+  struct Step {
+    SequencePtr sequence;
+    int num_computed = 0;  // after it
+    bool wants_token = false;
+  };
 
   void schedule_decodes();
   void schedule_prefills();
@@ -110,10 +127,12 @@ class Scheduler {
   bool start(SequencePtr& sequence);
   // Tokens of the sequence that the rest of the iteration's budget takes; 0 for none.
   int chunk_of(int remaining) const;
-  void schedule(Sequence& sequence, int num_tokens);
+  void schedule(const SequencePtr& sequence, int num_tokens);
   // Takes the pages of the youngest sequence, which waits again.
   void preempt_youngest();
-  FinishReason append(Sequence& sequence, int token);
+  // Puts the token in the place of its stand-in.
+  FinishReason settle(Sequence& sequence, int position, int token);
+  void end(Sequence& sequence);
 
   SchedulerOptions options_;
   KvCache cache_;
@@ -121,8 +140,8 @@ class Scheduler {
   std::vector<SequencePtr> running_;
   std::deque<SequencePtr> waiting_;
   Iteration iteration_;
-  std::vector<Sequence*> scheduled_;  // [iteration_.sequences]
-  bool planned_ = false;
+  std::vector<SequencePtr> scheduled_;       // [iteration_.sequences]
+  std::deque<std::vector<Step>> under_way_;  // iterations, the oldest first
   // Pages that were available when the oldest waiting sequence did not fit; -1: not tried yet.
   int refused_with_ = -1;
   SchedulerStats stats_;

@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <map>
 #include <numeric>
 
 #include "base/random.h"
 #include "engine/hash_sequence_testing.h"
+#include "kernels/sampling.h"
 
 namespace wideep::engine {
 namespace {
@@ -38,11 +40,19 @@ SchedulerOptions options_of(int max_batch_size, int max_num_tokens, int num_page
           .kv_cache = {.num_pages = num_pages, .page_tokens = page_tokens}};
 }
 
-// A scheduler and the hash model that it feeds.
+// Ends the iteration that was planned.
+std::vector<TokenOutput> finish(Scheduler& scheduler, const std::vector<int>& tokens) {
+  scheduler.begin();
+  return scheduler.complete(tokens);
+}
+
+// A scheduler and the hash model that it feeds. With `overlap` an iteration's tokens are known to
+// the scheduler only after the next one has been planned.
 class Simulation {
  public:
-  explicit Simulation(const SchedulerOptions& options)
+  explicit Simulation(const SchedulerOptions& options, bool overlap = false)
       : options_(options),
+        overlap_(overlap),
         scheduler_(options),
         memory_(static_cast<size_t>(options.kv_cache.num_pages * options.kv_cache.page_tokens)) {}
 
@@ -50,7 +60,7 @@ class Simulation {
   const std::map<RequestId, std::vector<int>>& answers() const { return answers_; }
   const std::map<RequestId, FinishReason>& reasons() const { return reasons_; }
 
-  // Plans, runs and completes an iteration.
+  // Plans and runs an iteration, and completes it or the one before.
   void step() {
     const Iteration& iteration = scheduler_.plan();
     check(iteration);
@@ -59,15 +69,16 @@ class Simulation {
     }
     std::vector<int> tokens;
     for (const ScheduledSequence& sequence : iteration.sequences) {
+      std::vector<int> ids(sequence.token_ids.begin(), sequence.token_ids.end());
+      for (int& id : ids) id = id < 0 ? under_way_.back().at(static_cast<size_t>(-1 - id)) : id;
       const int next = run_hash_sequence(memory_, options_.kv_cache.page_tokens, sequence.pages,
-                                         sequence.first_position, sequence.token_ids, kVocab);
+                                         sequence.first_position, ids, kVocab);
       if (sequence.wants_token) tokens.push_back(next);
     }
-    for (const TokenOutput& output : scheduler_.complete(tokens)) {
-      ASSERT_FALSE(reasons_.contains(output.id)) << "a token after the end";
-      answers_[output.id].push_back(output.token);
-      if (output.finish != FinishReason::kNone) reasons_[output.id] = output.finish;
-    }
+    const size_t left = overlap_ && !iteration.sequences.empty() ? 1 : 0;
+    scheduler_.begin();
+    under_way_.push_back(tokens);
+    while (under_way_.size() > left) ASSERT_NO_FATAL_FAILURE(complete());
   }
 
   void run(int max_iterations) {
@@ -81,6 +92,15 @@ class Simulation {
  private:
   uint64_t& entry(int page, int place) {
     return memory_[static_cast<size_t>(page) * options_.kv_cache.page_tokens + place];
+  }
+
+  void complete() {
+    for (const TokenOutput& output : scheduler_.complete(under_way_.front())) {
+      ASSERT_FALSE(reasons_.contains(output.id)) << "a token after the end";
+      answers_[output.id].push_back(output.token);
+      if (output.finish != FinishReason::kNone) reasons_[output.id] = output.finish;
+    }
+    under_way_.pop_front();
   }
 
   void check(const Iteration& iteration) {
@@ -97,11 +117,13 @@ class Simulation {
     ASSERT_EQ(wanted, iteration.num_wanted);
     ASSERT_LE(tokens, options_.max_num_tokens);
     ASSERT_LE(static_cast<int>(iteration.sequences.size()), options_.max_batch_size);
-    ASSERT_EQ(tokens == 0, scheduler_.idle());
+    ASSERT_TRUE(tokens > 0 || scheduler_.idle() || !under_way_.empty());
   }
 
   SchedulerOptions options_;
+  bool overlap_;
   Scheduler scheduler_;
+  std::deque<std::vector<int>> under_way_;  // tokens of iterations, the oldest first
   std::vector<uint64_t> memory_;
   std::map<RequestId, std::vector<int>> answers_;
   std::map<RequestId, FinishReason> reasons_;
@@ -120,7 +142,7 @@ TEST(Scheduler, NothingToDoIsAnEmptyIteration) {
   Scheduler scheduler(options_of(4, 8, 4, 4));
   EXPECT_TRUE(scheduler.idle());
   EXPECT_EQ(scheduler.plan().num_tokens, 0);
-  EXPECT_TRUE(scheduler.complete({}).empty());
+  EXPECT_TRUE(finish(scheduler, {}).empty());
 }
 
 TEST(Scheduler, DecodesFirstThenChunksOfPrompts) {
@@ -130,15 +152,15 @@ TEST(Scheduler, DecodesFirstThenChunksOfPrompts) {
   scheduler.add(spec_of(1, iota(12, 10), 5));
   scheduler.add(spec_of(2, iota(2, 30), 5));
   EXPECT_THAT(counts_of(scheduler.plan()), ElementsAre(3, 5));  // 0 whole, a chunk of 1
-  scheduler.complete(std::vector{7});
+  finish(scheduler, {7});
   const Iteration& second = scheduler.plan();
   EXPECT_THAT(counts_of(second), ElementsAre(1, 7));  // decode of 0, the rest of 1
   EXPECT_EQ(second.sequences[0].first_position, 3);
   EXPECT_EQ(second.sequences[1].first_position, 5);
   EXPECT_TRUE(second.sequences[1].wants_token);
-  scheduler.complete(std::vector{7, 7});
+  finish(scheduler, {7, 7});
   EXPECT_THAT(counts_of(scheduler.plan()), ElementsAre(1, 1, 2));
-  scheduler.complete(std::vector{7, 7, 7});
+  finish(scheduler, {7, 7, 7});
 }
 
 TEST(Scheduler, WithoutChunksAPromptWaitsForRoom) {
@@ -149,11 +171,11 @@ TEST(Scheduler, WithoutChunksAPromptWaitsForRoom) {
   scheduler.add(spec_of(1, iota(8, 10), 2));
   scheduler.add(spec_of(2, iota(1, 30), 2));
   EXPECT_THAT(counts_of(scheduler.plan()), ElementsAre(3));  // 2 does not overtake 1
-  scheduler.complete(std::vector{7});
+  finish(scheduler, {7});
   EXPECT_THAT(counts_of(scheduler.plan()), ElementsAre(1));
-  EXPECT_EQ(scheduler.complete(std::vector{7})[0].finish, FinishReason::kLength);
+  EXPECT_EQ(finish(scheduler, {7})[0].finish, FinishReason::kLength);
   EXPECT_THAT(counts_of(scheduler.plan()), ElementsAre(8));
-  scheduler.complete(std::vector{7});
+  finish(scheduler, {7});
 }
 
 TEST(Scheduler, PreemptsTheYoungestAndKeepsItsTokens) {
@@ -198,12 +220,12 @@ TEST(Scheduler, LogitsThatAreNotFiniteEndTheirSequenceOnly) {
   scheduler.add(spec_of(0, iota(2), 3));
   scheduler.add(spec_of(1, iota(2, 9), 3));
   scheduler.plan();
-  const std::vector<TokenOutput> outputs = scheduler.complete(std::vector{-1, 5});
+  const std::vector<TokenOutput> outputs = finish(scheduler, {-1, 5});
   ASSERT_EQ(outputs.size(), 2U);
   EXPECT_EQ(outputs[0].finish, FinishReason::kError);
   EXPECT_EQ(outputs[1].finish, FinishReason::kNone);
   EXPECT_EQ(scheduler.plan().sequences.size(), 1U);
-  scheduler.complete(std::vector{5});
+  finish(scheduler, {5});
 }
 
 TEST(Scheduler, CancelsRunningAndWaitingSequences) {
@@ -239,8 +261,39 @@ TEST(Scheduler, UsesTheBlocksOfACommonPrefix) {
   EXPECT_EQ(simulation.answers().at(2), simulation.answers().at(1));
 }
 
+TEST(Scheduler, PlansOnWithTokensThatItDoesNotKnow) {
+  Scheduler scheduler(options_of(2, 16, 16, 4));
+  SequenceSpec stopping = spec_of(0, iota(3), 9);
+  stopping.stop_token_ids = {8};
+  scheduler.add(stopping);
+  scheduler.add(spec_of(1, iota(2, 9), 2));
+  scheduler.add(spec_of(2, iota(2, 20), 1));
+  scheduler.plan();
+  scheduler.begin();
+  const Iteration& second = scheduler.plan();
+  EXPECT_THAT(second.sequences[0].token_ids, ElementsAre(kernels::id_of_sampled(0)));
+  EXPECT_THAT(second.sequences[1].token_ids, ElementsAre(kernels::id_of_sampled(1)));
+  EXPECT_EQ(second.sequences[1].first_position, 2);
+  scheduler.begin();
+  EXPECT_EQ(scheduler.complete(std::vector{8, 5})[0].finish, FinishReason::kStopToken);
+  // 0 has ended, and 1 has all its tokens under way: there is room for 2.
+  EXPECT_THAT(counts_of(scheduler.plan()), ElementsAre(2));
+  scheduler.begin();
+  const std::vector<TokenOutput> outputs = scheduler.complete(std::vector{7, 6});
+  ASSERT_EQ(outputs.size(), 1U);  // not of 0, after its end
+  EXPECT_EQ(outputs[0].id, 1);
+  EXPECT_EQ(outputs[0].token, 6);
+  EXPECT_EQ(outputs[0].finish, FinishReason::kLength);
+  EXPECT_EQ(scheduler.plan().num_tokens, 0);
+  EXPECT_EQ(scheduler.complete(std::vector{4})[0].finish, FinishReason::kLength);
+  EXPECT_TRUE(scheduler.idle());
+  EXPECT_EQ(scheduler.kv_cache().num_available(), 16);
+}
+
+class SchedulerLoads : public ::testing::TestWithParam<bool> {};
+
 // Random loads on random small engines: every sequence ends with the tokens that it has alone.
-TEST(Scheduler, AnyLoadOnAnyPoolGivesTheTokensOfOneAtATime) {
+TEST_P(SchedulerLoads, OnAnyPoolGiveTheTokensOfOneAtATime) {
   SchedulerStats sum;
   for (uint64_t seed = 0; seed < 400; ++seed) {
     Random random(seed, {0});
@@ -252,7 +305,7 @@ TEST(Scheduler, AnyLoadOnAnyPoolGivesTheTokensOfOneAtATime) {
     options.enable_chunked_prefill = random.below(2) == 0;
     options.kv_cache.enable_block_reuse = random.below(3) > 0;
     options.kv_cache.enable_partial_reuse = random.below(2) == 0;
-    Simulation simulation(options);
+    Simulation simulation(options, /*overlap=*/GetParam());
     const int room = options.kv_cache.num_pages * options.kv_cache.page_tokens;
     std::map<RequestId, std::vector<int>> expected;
     const int num_requests = between(1, 24);
@@ -279,6 +332,10 @@ TEST(Scheduler, AnyLoadOnAnyPoolGivesTheTokensOfOneAtATime) {
   EXPECT_GT(sum.preemptions, 100);
   EXPECT_GT(sum.cached_tokens, 1000);
 }
+
+INSTANTIATE_TEST_SUITE_P(All, SchedulerLoads, ::testing::Bool(), [](const auto& info) {
+  return info.param ? "overlapping" : "one_by_one";
+});
 
 }  // namespace
 }  // namespace wideep::engine

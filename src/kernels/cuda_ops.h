@@ -61,8 +61,8 @@ void rope(Stream& stream, const RopeParams& params);
 
 void route(Stream& stream, const RouterParams& params);
 
-void sample(Stream& stream, ConstMatrixView logits, std::span<const SampleRequest> requests,
-            std::span<int> tokens);
+Result<std::unique_ptr<Sampler>> make_sampler(int64_t max_rows);
+void take_sampled(Stream& stream, const int* sampled, std::span<int> ids);
 
 }  // namespace cuda
 }  // namespace wideep::kernels

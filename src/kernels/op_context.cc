@@ -20,7 +20,6 @@ Result<std::unique_ptr<OpContext>> OpContext::create(const OpContextOptions& opt
   RETURN_IF_CUDA_ERROR(
       cudaDeviceGetAttribute(&context->num_sms_, cudaDevAttrMultiProcessorCount, device));
   ASSIGN_OR_RETURN(context->workspace_, device_buffer(options.workspace_bytes));
-  ASSIGN_OR_RETURN(context->pinned_, pinned_buffer(options.pinned_bytes));
   ASSIGN_OR_RETURN(context->blas_, kernels::Blas::create());
   ASSIGN_OR_RETURN(context->tensor_maps_, kernels::TensorMapEncoder::create());
   return context;

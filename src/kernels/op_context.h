@@ -26,7 +26,6 @@ void check_launch(Stream& stream, const char* op);
 
 struct OpContextOptions {
   int64_t workspace_bytes = int64_t{64} << 20;
-  int64_t pinned_bytes = int64_t{4} << 20;
 };
 
 // Of the device that is current when it is made. Used by one thread at a time.
@@ -44,11 +43,6 @@ class OpContext {
     return workspace_.span<T>(count, offset);
   }
   int64_t workspace_bytes() const { return workspace_.size(); }
-  // The same in pinned memory of the host, for ops that wait for the stream before they return.
-  template <typename T>
-  std::span<T> pinned(int64_t count) const {
-    return pinned_.span<T>(count);
-  }
 
   // See op_profile.h.
   Status begin_profile(Stream& stream);
@@ -64,7 +58,6 @@ class OpContext {
 
   int num_sms_ = 0;
   Buffer workspace_;
-  Buffer pinned_;
   std::unique_ptr<Profile> profile_;  // while one is made
   std::unique_ptr<kernels::Blas> blas_;
   std::unique_ptr<kernels::TensorMapEncoder> tensor_maps_;

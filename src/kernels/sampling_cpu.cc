@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <vector>
@@ -164,22 +165,55 @@ int sample_row(const float* logits, int vocab, const SampleRequest& request) {
               [&](int i) { return left.ids[i]; });
 }
 
+class CpuSampler : public Sampler {
+ public:
+  explicit CpuSampler(int64_t max_rows) : last_(static_cast<size_t>(max_rows)) {}
+
+  void start(Stream& stream, ConstMatrixView logits,
+             std::span<const SampleRequest> requests) override {
+    CHECK(logits.dtype == DType::kF32);
+    CHECK(logits.rows == static_cast<int64_t>(requests.size()));
+    CHECK_LT(static_cast<int>(batches_.size()), kMaxBatches);
+    CHECK(requests.size() <= last_.size());
+    parallel_ranges(stream, logits.rows, 2.0 * static_cast<double>(logits.columns),
+                    [&](int64_t begin, int64_t end) {
+                      for (int64_t r = begin; r < end; ++r) {
+                        last_[r] = sample_row(logits.row<float>(r),
+                                              static_cast<int>(logits.columns), requests[r]);
+                      }
+                    });
+    batches_.emplace_back(last_.begin(), last_.begin() + std::ssize(requests));
+  }
+
+  void take(Stream&, std::span<int> tokens) override {
+    CHECK(!batches_.empty() && batches_.front().size() == tokens.size());
+    std::ranges::copy(batches_.front(), tokens.begin());
+    batches_.pop_front();
+  }
+
+  const int* tokens() const override { return last_.data(); }
+
+ private:
+  std::vector<int> last_;  // [max_rows]
+  std::deque<std::vector<int>> batches_;
+};
+
 }  // namespace
 
-void sample(Stream& stream, ConstMatrixView logits, std::span<const SampleRequest> requests,
-            std::span<int> tokens) {
-  CHECK(logits.dtype == DType::kF32);
-  CHECK(logits.rows == static_cast<int64_t>(requests.size()) && requests.size() == tokens.size());
+Result<std::unique_ptr<Sampler>> Sampler::create(const Stream& stream, int64_t max_rows) {
   if constexpr (kHasCuda) {
-    if (stream.is_cuda()) return cuda::sample(stream, logits, requests, tokens);
+    if (stream.is_cuda()) return cuda::make_sampler(max_rows);
   }
-  parallel_ranges(stream, logits.rows, 2.0 * static_cast<double>(logits.columns),
-                  [&](int64_t begin, int64_t end) {
-                    for (int64_t r = begin; r < end; ++r) {
-                      tokens[r] = sample_row(logits.row<float>(r), static_cast<int>(logits.columns),
-                                             requests[r]);
-                    }
-                  });
+  return std::unique_ptr<Sampler>(std::make_unique<CpuSampler>(max_rows));
+}
+
+void take_sampled(Stream& stream, const int* sampled, std::span<int> ids) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::take_sampled(stream, sampled, ids);
+  }
+  for (int& id : ids) {
+    if (id < 0) id = std::max(sampled[-1 - id], 0);
+  }
 }
 
 }  // namespace wideep::kernels

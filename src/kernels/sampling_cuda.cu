@@ -323,7 +323,7 @@ __device__ int pick_largest(const Row& row) {
 }
 
 __global__ void __launch_bounds__(kThreads)
-    sample_kernel(Rows<const float> logits, int vocab, SampleRow* requests) {
+    sample_kernel(Rows<const float> logits, int vocab, SampleRow* requests, int* tokens) {
   __shared__ SampleRow request;
   if (threadIdx.x == 0) request = requests[blockIdx.x];
   __syncthreads();
@@ -334,33 +334,97 @@ __global__ void __launch_bounds__(kThreads)
     const bool is_filtered = request.top_k > 0 || request.top_p < 1;
     token = is_filtered ? pick_filtered(row, request) : pick_any(row, request.share);
   }
-  if (threadIdx.x == 0) requests[blockIdx.x].token = token;
+  if (threadIdx.x == 0) requests[blockIdx.x].token = tokens[blockIdx.x] = token;
 }
+
+__global__ void take_sampled_kernel(const int* sampled, int* ids, int count) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i < count && ids[i] < 0) ids[i] = max(sampled[-1 - ids[i]], 0);
+}
+
+SampleRow row_of(const SampleRequest& request) {
+  const SamplingParams& sampling = request.sampling;
+  const auto position = static_cast<uint64_t>(request.position);
+  return {.share = Random(sampling.seed, {position}).uniform(),
+          .scale = sampling.temperature <= 0 ? -1 : inverse_of_temperature(sampling.temperature),
+          .top_p = sampling.top_p,
+          .top_k = sampling.top_k,
+          .token = -1};
+}
+
+class CudaSampler : public Sampler {
+ public:
+  ~CudaSampler() override {
+    for (Batch& batch : batches_) cudaEventDestroy(batch.done);
+  }
+
+  Status allocate(int64_t max_rows) {
+    ASSIGN_OR_RETURN(tokens_, device_buffer(max_rows * static_cast<int64_t>(sizeof(int))));
+    for (Batch& batch : batches_) {
+      ASSIGN_OR_RETURN(batch.rows,
+                       pinned_buffer(max_rows * static_cast<int64_t>(sizeof(SampleRow))));
+      RETURN_IF_CUDA_ERROR(cudaEventCreateWithFlags(&batch.done, cudaEventDisableTiming));
+    }
+    return Status::ok();
+  }
+
+  void start(Stream& stream, ConstMatrixView logits,
+             std::span<const SampleRequest> requests) override {
+    CHECK(logits.rows == static_cast<int64_t>(requests.size()));
+    CHECK(logits.columns < int64_t{1} << 18);
+    CHECK(started_ - taken_ < kMaxBatches);
+    Batch& batch = batches_[started_++ % kMaxBatches];
+    batch.count = logits.rows;
+    if (batch.count == 0) return;
+    const std::span<SampleRow> rows = batch.rows.span<SampleRow>(batch.count);
+    for (int64_t r = 0; r < batch.count; ++r) rows[r] = row_of(requests[r]);
+    sample_kernel<<<static_cast<unsigned>(batch.count), kThreads, 0, stream_of(stream)>>>(
+        rows_of<float>(logits), static_cast<int>(logits.columns), rows.data(), tokens_.as<int>());
+    check_launch(stream, "sample");
+    cudaEventRecord(batch.done, stream_of(stream));
+  }
+
+  void take(Stream& stream, std::span<int> tokens) override {
+    CHECK(taken_ < started_);
+    Batch& batch = batches_[taken_++ % kMaxBatches];
+    CHECK(batch.count == static_cast<int64_t>(tokens.size()));
+    if (batch.count == 0) return;
+    const Status status = cuda_status("sample", cudaEventSynchronize(batch.done));
+    if (!status.is_ok()) stream.fail(status);
+    const std::span<SampleRow> rows = batch.rows.span<SampleRow>(batch.count);
+    for (int64_t r = 0; r < batch.count; ++r) tokens[r] = rows[r].token;
+  }
+
+  const int* tokens() const override { return tokens_.as<int>(); }
+
+ private:
+  struct Batch {
+    Buffer rows;  // [max_rows] SampleRow, pinned
+    cudaEvent_t done = nullptr;
+    int64_t count = 0;
+  };
+
+  Buffer tokens_;  // [max_rows] int
+  Batch batches_[kMaxBatches];
+  int64_t started_ = 0;
+  int64_t taken_ = 0;
+};
 
 }  // namespace
 
-void sample(Stream& stream, ConstMatrixView logits, std::span<const SampleRequest> requests,
-            std::span<int> tokens) {
-  const auto count = static_cast<int64_t>(requests.size());
-  CHECK(logits.columns < int64_t{1} << 18);
-  if (count == 0) return;
-  const std::span<SampleRow> rows = stream.context().pinned<SampleRow>(count);
-  for (int64_t r = 0; r < count; ++r) {
-    const SamplingParams& sampling = requests[r].sampling;
-    const auto position = static_cast<uint64_t>(requests[r].position);
-    rows[r] = {
-        .share = Random(sampling.seed, {position}).uniform(),
-        .scale = sampling.temperature <= 0 ? -1 : inverse_of_temperature(sampling.temperature),
-        .top_p = sampling.top_p,
-        .top_k = sampling.top_k,
-        .token = -1};
-  }
-  sample_kernel<<<static_cast<unsigned>(count), kThreads, 0, stream_of(stream)>>>(
-      rows_of<float>(logits), static_cast<int>(logits.columns), rows.data());
-  check_launch(stream, "sample");
-  const Status status = cuda_status("sample", cudaStreamSynchronize(stream_of(stream)));
-  if (!status.is_ok()) stream.fail(status);
-  for (int64_t r = 0; r < count; ++r) tokens[r] = rows[r].token;
+Result<std::unique_ptr<Sampler>> make_sampler(int64_t max_rows) {
+  auto sampler = std::make_unique<CudaSampler>();
+  RETURN_IF_ERROR(sampler->allocate(max_rows));
+  return std::unique_ptr<Sampler>(std::move(sampler));
+}
+
+void take_sampled(Stream& stream, const int* sampled, std::span<int> ids) {
+  if (ids.empty()) return;
+  constexpr unsigned kIdThreads = 256;
+  const auto count = static_cast<unsigned>(ids.size());
+  take_sampled_kernel<<<(count + kIdThreads - 1) / kIdThreads, kIdThreads, 0, stream_of(stream)>>>(
+      sampled, ids.data(), static_cast<int>(count));
+  check_launch(stream, "take_sampled");
 }
 
 }  // namespace wideep::kernels::cuda

@@ -4,25 +4,19 @@
 #include <numeric>
 
 #include "kernels/cuda_testing.h"
+#include "kernels/sampling_testing.h"
 
 namespace wideep::kernels {
 namespace {
 
 class SamplingCudaTest : public CudaTest {
  protected:
-  std::vector<int> sampled(Stream& on, ConstMatrixView logits,
-                           const std::vector<SampleRequest>& requests) {
-    std::vector<int> tokens(requests.size(), -7);
-    sample(on, logits, requests, tokens);
-    return tokens;
-  }
-
   // The tokens of the CPU. Its sums are rounded to float in places, these are not: a share that
   // falls within 1e-6 of the end of a token may give the next one.
   void expect_as_cpu(const TestMatrix& logits, const std::vector<SampleRequest>& requests) {
     const DeviceMatrix device(logits, DType::kF32);
-    const std::vector<int> expected = sampled(cpu(), logits.view(), requests);
-    const std::vector<int> actual = sampled(stream(), device.view(), requests);
+    const std::vector<int> expected = sample_now(cpu(), logits.view(), requests);
+    const std::vector<int> actual = sample_now(stream(), device.view(), requests);
     int different = 0;
     for (int64_t r = 0; r < logits.rows; ++r) {
       if (actual[r] == expected[r]) continue;
@@ -73,7 +67,8 @@ TEST_F(SamplingCudaTest, GreedyIsExact) {
     if (rows > 1) std::fill_n(logits.row(1), vocab, -INFINITY);
     const DeviceMatrix device(logits, DType::kF32);
     const std::vector<SampleRequest> requests(rows);
-    EXPECT_EQ(sampled(stream(), device.view(), requests), sampled(cpu(), logits.view(), requests));
+    EXPECT_EQ(sample_now(stream(), device.view(), requests),
+              sample_now(cpu(), logits.view(), requests));
   }
 }
 
@@ -133,7 +128,8 @@ TEST_F(SamplingCudaTest, ExtremeTemperatures) {
     requests.push_back({{.temperature = temperatures[r % 3], .top_p = r % 2 == 0 ? 1 : 0.5F}, r});
   }
   const DeviceMatrix device(logits, DType::kF32);
-  EXPECT_EQ(sampled(stream(), device.view(), requests), sampled(cpu(), logits.view(), requests));
+  EXPECT_EQ(sample_now(stream(), device.view(), requests),
+            sample_now(cpu(), logits.view(), requests));
 }
 
 TEST_F(SamplingCudaTest, WithoutAFiniteLogit) {
@@ -142,10 +138,29 @@ TEST_F(SamplingCudaTest, WithoutAFiniteLogit) {
   const DeviceMatrix device(logits, DType::kF32);
   for (const SamplingParams& sampling : {SamplingParams{}, SamplingParams{.temperature = 1},
                                          SamplingParams{.temperature = 1, .top_k = 3}}) {
-    EXPECT_EQ(sampled(stream(), device.view(), {{sampling, 1}, {sampling, 2}}),
+    EXPECT_EQ(sample_now(stream(), device.view(), {{sampling, 1}, {sampling, 2}}),
               (std::vector<int>{-1, -1}));
   }
-  sample(stream(), device.view().row_range(0, 0), {}, {});
+  EXPECT_TRUE(sample_now(stream(), device.view().row_range(0, 0), {}).empty());
+}
+
+TEST_F(SamplingCudaTest, BatchesUnderWayAndTheirTokensAsIds) {
+  const TestMatrix logits = random_matrix(random_, 40, 500);
+  const DeviceMatrix device(logits, DType::kF32);
+  const std::vector<SampleRequest> requests(40);
+  const std::vector<int> expected = sample_now(cpu(), logits.view(), requests);
+  const auto sampler = Sampler::create(stream(), 40).value();
+  sampler->start(stream(), device.view(), requests);
+  sampler->start(stream(), device.view().row_range(10, 20), std::span(requests).first(20));
+  const DeviceVector<int> ids(std::vector<int>{3, id_of_sampled(19), 0, id_of_sampled(0)});
+  take_sampled(stream(), sampler->tokens(), ids.span());
+  EXPECT_EQ(ids.host(), (std::vector<int>{3, expected[29], 0, expected[10]}));
+  std::vector<int> tokens(40);
+  sampler->take(stream(), tokens);
+  EXPECT_EQ(tokens, expected);
+  tokens.resize(20);
+  sampler->take(stream(), tokens);
+  EXPECT_EQ(tokens, std::vector(expected.begin() + 10, expected.begin() + 30));
 }
 
 }  // namespace

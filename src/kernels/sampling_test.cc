@@ -4,6 +4,7 @@
 #include <set>
 
 #include "kernels/kernels_testing.h"
+#include "kernels/sampling_testing.h"
 
 namespace wideep::kernels {
 namespace {
@@ -14,10 +15,7 @@ int sampled(const std::vector<float>& logits, const SamplingParams& sampling,
             int64_t position = 0) {
   TestStream stream(1);
   const std::vector<SampleRequest> requests = {{sampling, position}};
-  std::vector<int> tokens = {-7};
-  sample(stream, matrix_view(logits.data(), 1, static_cast<int64_t>(logits.size())), requests,
-         tokens);
-  return tokens[0];
+  return sample_now(stream, matrix_view(logits.data(), 1, std::ssize(logits)), requests)[0];
 }
 
 // Shares of the tokens over many positions.
@@ -130,8 +128,7 @@ TEST(SampleTest, DependsOnSeedAndPositionOnly) {
                         r * 7});
   }
   TestStream stream(4);
-  std::vector<int> together(40);
-  sample(stream, logits.view(), requests, together);
+  const std::vector<int> together = sample_now(stream, logits.view(), requests);
   for (int r = 0; r < 40; ++r) {
     const std::vector<float> row(logits.row(r), logits.row(r) + 300);
     EXPECT_EQ(sampled(row, requests[r].sampling, requests[r].position), together[r]);
@@ -141,7 +138,34 @@ TEST(SampleTest, DependsOnSeedAndPositionOnly) {
 
 TEST(SampleTest, NoRows) {
   TestStream stream(2);
-  sample(stream, TestMatrix(0, 8).view(), {}, {});
+  EXPECT_TRUE(sample_now(stream, TestMatrix(0, 8).view(), {}).empty());
+}
+
+TEST(SamplerTest, TakesBatchesInTheirOrder) {
+  TestStream stream(1);
+  const auto sampler = Sampler::create(stream, 3).value();
+  const int* const place = sampler->tokens();
+  TestMatrix logits(3, 5);
+  for (int r = 0; r < 3; ++r) logits.row(r)[r + 2] = 1;
+  const std::vector<SampleRequest> requests(3);
+  sampler->start(stream, logits.view(), requests);
+  sampler->start(stream, logits.view().row_range(1, 1), std::span(requests).first(1));
+  EXPECT_EQ(sampler->tokens(), place);
+  EXPECT_EQ(place[0], 3);
+  std::vector<int> tokens(3);
+  sampler->take(stream, tokens);
+  EXPECT_EQ(tokens, std::vector({2, 3, 4}));
+  tokens.resize(1);
+  sampler->take(stream, tokens);
+  EXPECT_EQ(tokens, std::vector({3}));
+}
+
+TEST(SamplerTest, SampledIdsTakeTheirTokens) {
+  TestStream stream(1);
+  const std::vector<int> sampled = {7, -1, 9};
+  std::vector<int> ids = {5, id_of_sampled(2), id_of_sampled(1), 0, id_of_sampled(0)};
+  take_sampled(stream, sampled.data(), ids);
+  EXPECT_EQ(ids, std::vector({5, 9, 0, 0, 7}));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "kernels/norm.h"
 #include "kernels/permute.h"
 #include "kernels/rope.h"
+#include "kernels/sampling.h"
 #include "models/wide_ep_setup.h"
 
 namespace wideep::models {
@@ -326,6 +327,8 @@ void Decoder::place_tokens(const Batch& batch, Arena& arena, ForwardPass& pass) 
   const std::span<std::byte> memory = arena.take<std::byte>(host.bytes);
   staging_->send(*stream_, host.bytes, memory.data());
   const BatchTables tables(memory, pass.num_rows, wanted);
+  const bool has_sampled = std::ranges::any_of(batch.token_ids, [](int id) { return id < 0; });
+  if (has_sampled) kernels::take_sampled(*stream_, batch.sampled_tokens, tables.token_ids);
   pass.token_ids = tables.token_ids;
   pass.positions = tables.positions;
   pass.slots = tables.slots;

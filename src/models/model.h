@@ -60,7 +60,9 @@ struct BatchSequence {
 // One iteration of this rank. With attention TP, CP and PP all ranks of a group are given the same
 // batch; with attention DP each tp rank its own.
 struct Batch {
-  std::vector<int> token_ids;            // [tokens]
+  std::vector<int> token_ids;  // [tokens]
+  // What ids below 0 stand for (kernels::take_sampled), of the device; null where there are none.
+  const int* sampled_tokens = nullptr;
   std::vector<BatchSequence> sequences;  // their rows cover the tokens in order
   std::vector<int> logits_rows;          // ascending: the rows whose logits are wanted
   // [tp] tokens of every rank of the tp group in this iteration, with attention DP; else empty.
