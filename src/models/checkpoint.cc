@@ -297,6 +297,34 @@ Status Checkpoint::read(const MatrixRequest& request, std::span<uint16_t> out) c
   return read_as(request, out);
 }
 
+bool Checkpoint::has_blocks(const MatrixRequest& request) const {
+  const Tensor* tensor = find(request.name);
+  return tensor != nullptr && tensor->entry->dtype == DType::kF8E4M3 && request.expert < 0 &&
+         !request.transposed && request.row_begin % fp8_block_.rows == 0 &&
+         request.column_begin % fp8_block_.columns == 0;
+}
+
+Status Checkpoint::read_blocks(const MatrixRequest& request, std::span<std::byte> values,
+                               std::span<float> scales) const {
+  CHECK(has_blocks(request));
+  ASSIGN_OR_RETURN(const Tensor tensor, tensor_of(request.name));
+  RETURN_IF_ERROR(check_request(request, tensor.entry->shape, path(tensor)));
+  ASSIGN_OR_RETURN(const StoredMatrix matrix, stored_matrix(*this, tensor));
+  const int64_t block_columns = ceil_div(request.columns(), fp8_block_.columns);
+  CHECK_EQ(std::ssize(values), request.num_elements());
+  CHECK_EQ(std::ssize(scales), ceil_div(request.rows(), fp8_block_.rows) * block_columns);
+  announce(matrix, request.rows(), request.row_begin, request.column_begin, request.column_end);
+  std::byte* to = values.data();
+  for (int64_t row = request.row_begin; row < request.row_end; ++row, to += request.columns()) {
+    std::copy_n(matrix.at(row, request.column_begin), request.columns(), to);
+  }
+  for (int64_t i = 0; i < std::ssize(scales); ++i) {
+    scales[i] = matrix.scale(request.row_begin + i / block_columns * fp8_block_.rows,
+                             request.column_begin + i % block_columns * fp8_block_.columns);
+  }
+  return Status::ok();
+}
+
 Status Checkpoint::read_vector(const VectorRequest& request, std::span<float> out) const {
   ASSIGN_OR_RETURN(const Tensor tensor, tensor_of(request.name));
   RETURN_IF_ERROR(check_request(request, tensor.entry->shape, path(tensor)));

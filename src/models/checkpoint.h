@@ -53,6 +53,13 @@ class Checkpoint {
   Status read(const MatrixRequest& request, std::span<uint16_t> out) const;
   Status read_vector(const VectorRequest& request, std::span<float> out) const;
 
+  // Whether the part is F8_E4M3 and begins with a block that shares a scale.
+  bool has_blocks(const MatrixRequest& request) const;
+  // Such a part as it is stored: values [rows, columns], and the scales of its blocks [rows of
+  // blocks, columns of blocks].
+  Status read_blocks(const MatrixRequest& request, std::span<std::byte> values,
+                     std::span<float> scales) const;
+
   // Bytes of the tensor that the request covers, scales not counted.
   Result<int64_t> num_bytes(const MatrixRequest& request) const;
   Result<int64_t> num_bytes(const VectorRequest& request) const;

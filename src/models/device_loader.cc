@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kBatchBytes = int64_t{128} << 20;
 
 int64_t bytes_of(const DevicePiece& piece) {
-  return Arena::padded(piece.num_floats * static_cast<int64_t>(sizeof(float)));
+  return Arena::padded(piece.num_bytes);
 }
 
 // Pinned memory of a batch of pieces, and its copy on the device.
@@ -39,14 +39,13 @@ Status load_batch(Stream& stream, WeightSource& source, std::span<const DevicePi
   for (const DevicePiece& piece : pieces) offsets.push_back(offsets.back() + bytes_of(piece));
   std::vector<Status> done(pieces.size());
   stream.pool().parallel_for(static_cast<int>(std::ssize(pieces)), [&](int i) {
-    float* to = reinterpret_cast<float*>(memory.data() + offsets[i]);
-    done[i] = pieces[i].read(source, {to, static_cast<size_t>(pieces[i].num_floats)});
+    done[i] = pieces[i].read(source, memory.subspan(offsets[i], pieces[i].num_bytes));
   });
   const auto failed = std::ranges::find_if_not(done, &Status::is_ok);
   if (failed != done.end()) return *failed;
   half.host->send(stream, offsets.back(), half.device.data());
   for (size_t i = 0; i < pieces.size(); ++i) {
-    pieces[i].store(stream, reinterpret_cast<const float*>(half.device.data() + offsets[i]));
+    pieces[i].store(stream, half.device.data() + offsets[i]);
   }
   return stream.status();
 }

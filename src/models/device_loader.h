@@ -1,7 +1,8 @@
 // The way of weights to a GPU: read by many threads into pinned memory, copied, and converted
-// there.
+// there where they are not stored as they are used.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -15,11 +16,11 @@ namespace wideep::models {
 
 // A part that is read and stored by itself.
 struct DevicePiece {
-  int64_t num_floats = 0;
-  // Fills `out` [num_floats]; thread-safe.
-  std::function<Status(WeightSource& source, std::span<float> out)> read;
-  // Ops on the stream that put the floats, which are on the device now, where they belong.
-  std::function<void(Stream& stream, const float* uploaded)> store;
+  int64_t num_bytes = 0;
+  // Fills `out` [num_bytes]; thread-safe.
+  std::function<Status(WeightSource& source, std::span<std::byte> out)> read;
+  // Ops on the stream that put the bytes, which are on the device now, where they belong.
+  std::function<void(Stream& stream, const std::byte* uploaded)> store;
 };
 
 // Reads and stores all pieces, on the stream's pool; reading goes on while the pieces before are

@@ -19,6 +19,10 @@ class CheckpointWeights : public WeightSource {
   Result<int64_t> num_bytes(const VectorRequest& request) const override {
     return checkpoint_.num_bytes(request);
   }
+  bool has_fp8_blocks(const MatrixRequest& request) const override {
+    const Fp8Block block = checkpoint_.fp8_block();
+    return block.rows == kFp8Block && block.columns == kFp8Block && checkpoint_.has_blocks(request);
+  }
 
  private:
   Status do_read(const MatrixRequest& request, std::span<float> out) const override {
@@ -26,6 +30,10 @@ class CheckpointWeights : public WeightSource {
   }
   Status do_read(const MatrixRequest& request, std::span<uint16_t> out) const override {
     return checkpoint_.read(request, out);
+  }
+  Status do_read_fp8(const MatrixRequest& request, std::span<std::byte> values,
+                     std::span<float> scales) const override {
+    return checkpoint_.read_blocks(request, values, scales);
   }
   Status do_read_vector(const VectorRequest& request, std::span<float> out) const override {
     return checkpoint_.read_vector(request, out);
@@ -52,6 +60,17 @@ Status WeightSource::read(const MatrixRequest& request, std::span<float> out) {
 Status WeightSource::read(const MatrixRequest& request, std::span<uint16_t> out) {
   RETURN_IF_ERROR(do_read(request, out));
   return count(request);
+}
+
+Status WeightSource::read_fp8(const MatrixRequest& request, std::span<std::byte> values,
+                              std::span<float> scales) {
+  RETURN_IF_ERROR(do_read_fp8(request, values, scales));
+  return count(request);
+}
+
+Status WeightSource::do_read_fp8(const MatrixRequest& request, std::span<std::byte>,
+                                 std::span<float>) const {
+  return Status::invalid_input(request.name + ": has no F8_E4M3 blocks");
 }
 
 Status WeightSource::read_vector(const VectorRequest& request, std::span<float> out) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -20,6 +21,9 @@ namespace wideep::models {
 // (ProgressBar::add takes them).
 using ReadProgress = std::function<void(int64_t bytes)>;
 
+// The blocks that kernels take: DeepSeek-V3's.
+inline constexpr int kFp8Block = 128;
+
 class WeightSource {
  public:
   explicit WeightSource(ReadProgress progress) : progress_(std::move(progress)) {}
@@ -33,6 +37,14 @@ class WeightSource {
   Status read(const MatrixRequest& request, std::span<uint16_t> out);
   Status read_vector(const VectorRequest& request, std::span<float> out);
 
+  // Whether the part is stored as F8_E4M3 with a scale for each kFp8Block x kFp8Block block, and
+  // begins with a block.
+  virtual bool has_fp8_blocks(const MatrixRequest&) const { return false; }
+  // What is stored, where has_fp8_blocks(): values [rows, columns], scales [blocks of rows, blocks
+  // of columns].
+  Status read_fp8(const MatrixRequest& request, std::span<std::byte> values,
+                  std::span<float> scales);
+
   // Bytes of the checkpoint that read() of the same request covers: what a loader sums up first,
   // for the total of its progress bar.
   virtual Result<int64_t> num_bytes(const MatrixRequest& request) const = 0;
@@ -43,6 +55,8 @@ class WeightSource {
  private:
   virtual Status do_read(const MatrixRequest& request, std::span<float> out) const = 0;
   virtual Status do_read(const MatrixRequest& request, std::span<uint16_t> out) const = 0;
+  virtual Status do_read_fp8(const MatrixRequest& request, std::span<std::byte> values,
+                             std::span<float> scales) const;
   virtual Status do_read_vector(const VectorRequest& request, std::span<float> out) const = 0;
   template <typename Request>
   Status count(const Request& request);

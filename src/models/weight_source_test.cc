@@ -6,6 +6,7 @@
 #include <cmath>
 #include <set>
 
+#include "base/float_formats.h"
 #include "base/parallel.h"
 #include "models/models_testing.h"
 
@@ -42,6 +43,33 @@ TEST(CheckpointWeights, ReadsWhatTheCheckpointHolds) {
 
   EXPECT_FALSE((*weights)->read_vector({"none", 0, 1}, std::span(norm.data(), 1)).is_ok());
   EXPECT_EQ((*weights)->bytes_read(), progress) << "a failed read does not count";
+}
+
+TEST(CheckpointWeights, GiveBlocksOfFp8AsTheyAreStored) {
+  const ModelConfig model = tiny_deepseek(
+      {{"hidden_size", 256}, {"quantization_config", deepseek_r1_json()["quantization_config"]}});
+  const TemporaryFolder folder;
+  TestCheckpoint{model}.write(folder);
+  const auto weights = open_checkpoint_weights(folder.path(), model).value();
+  // A block ends with the tensor, or before.
+  for (const MatrixRequest& request : {MatrixRequest{kUp, -1, false, 0, 24, 128, 256},
+                                       MatrixRequest{kUp, -1, false, 0, 17, 0, 256}}) {
+    ASSERT_TRUE(weights->has_fp8_blocks(request));
+    std::vector<std::byte> values(static_cast<size_t>(request.num_elements()));
+    std::vector<float> scales(static_cast<size_t>(request.columns() / kFp8Block));
+    ASSERT_EQ(error_of(weights->read_fp8(request, values, scales)), "");
+    std::vector<float> scaled(values.size());
+    for (size_t i = 0; i < scaled.size(); ++i) {
+      const size_t block = i % static_cast<size_t>(request.columns()) / kFp8Block;
+      e4m3_to_float(&values[i], scales[block], std::span(&scaled[i], 1));
+    }
+    EXPECT_TRUE(same_bits(scaled, read_all<float>(*weights, request)));
+  }
+  EXPECT_FALSE(weights->has_fp8_blocks({kUp, -1, false, 8, 24, 0, 256}));
+  EXPECT_FALSE(weights->has_fp8_blocks({kUp, -1, false, 0, 24, 64, 256}));
+  EXPECT_FALSE(weights->has_fp8_blocks({"model.embed_tokens.weight", -1, false, 0, 24, 0, 256}));
+  const auto dummy = make_dummy_weights(model);
+  EXPECT_FALSE(dummy->has_fp8_blocks({kUp, -1, false, 0, 24, 0, 256}));
 }
 
 TEST(CheckpointWeights, AreVerified) {

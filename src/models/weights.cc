@@ -16,24 +16,98 @@ constexpr int kRowsOfJob = 8 * kernels::kPackedRows;
 // Rows that go to a GPU at once: of whole 128 x 128 blocks, for FP8.
 constexpr int kRowsOfPiece = 128;
 
-// Rows [begin, end) of the parts stacked upon each other, to out.
-Status read_stacked(WeightSource& source, const std::vector<MatrixRequest>& parts, int64_t begin,
-                    int64_t end, float* out) {
+// Rows [begin, end) of the parts stacked upon each other, in their order.
+std::vector<MatrixRequest> stacked_rows(const std::vector<MatrixRequest>& parts, int64_t begin,
+                                        int64_t end) {
+  std::vector<MatrixRequest> result;
   int64_t first = 0;  // row of the stack at which the part begins
   for (const MatrixRequest& part : parts) {
     const int64_t from = std::max(begin, first);
     const int64_t to = std::min(end, first + part.rows());
     if (from < to) {
-      MatrixRequest rows = part;
-      rows.row_begin = part.row_begin + (from - first);
-      rows.row_end = part.row_begin + (to - first);
-      const auto count = static_cast<size_t>(rows.num_elements());
-      RETURN_IF_ERROR(
-          source.read(rows, std::span<float>(out + (from - begin) * part.columns(), count)));
+      result.push_back(part);
+      result.back().row_begin = part.row_begin + (from - first);
+      result.back().row_end = part.row_begin + (to - first);
     }
     first += part.rows();
   }
+  return result;
+}
+
+template <typename T>
+Status read_all(WeightSource& source, const std::vector<MatrixRequest>& requests, T* out) {
+  for (const MatrixRequest& request : requests) {
+    const std::span<T> to(out, static_cast<size_t>(request.num_elements()));
+    RETURN_IF_ERROR(source.read(request, to));
+    out += request.num_elements();
+  }
   return Status::ok();
+}
+
+// Rows [row_begin, ...) of a weight on a device.
+struct RowsOfWeight {
+  kernels::PackedWeight weight;
+  int row_begin = 0;
+  std::vector<MatrixRequest> requests;
+  int64_t rows = 0;
+
+  std::byte* data() const { return const_cast<std::byte*>(weight.data); }
+};
+
+// FP8 that stays as it is stored, its scales behind it.
+DevicePiece stored_piece(RowsOfWeight to) {
+  const int64_t columns = to.weight.in_features;
+  const int64_t num_scales = (columns + kFp8Block - 1) / kFp8Block;
+  const int64_t num_values = to.rows * columns;
+  const auto scale_bytes = num_scales * static_cast<int64_t>(sizeof(float));
+  return {.num_bytes = num_values + scale_bytes,
+          .read =
+              [request = to.requests.front(), num_values, num_scales](WeightSource& source,
+                                                                      std::span<std::byte> out) {
+                auto* scales = reinterpret_cast<float*>(out.data() + num_values);
+                return source.read_fp8(request, out.first(num_values),
+                                       {scales, static_cast<size_t>(num_scales)});
+              },
+          .store =
+              [to, columns, num_values, num_scales, scale_bytes](Stream& stream,
+                                                                 const std::byte* uploaded) {
+                const int64_t first_scale = to.row_begin / kFp8Block * num_scales;
+                const auto scales = const_cast<float*>(to.weight.scales) + first_scale;
+                kernels::copy_bytes(stream, {uploaded, static_cast<size_t>(num_values)},
+                                    to.data() + to.row_begin * columns);
+                kernels::copy_bytes(stream,
+                                    {uploaded + num_values, static_cast<size_t>(scale_bytes)},
+                                    reinterpret_cast<std::byte*>(scales));
+              }};
+}
+
+// What is converted on the device, if it is: floats, or bf16 for weights of bf16.
+template <typename T>
+DevicePiece converted_piece(RowsOfWeight to) {
+  const int64_t columns = to.weight.in_features;
+  return {.num_bytes = to.rows * columns * static_cast<int64_t>(sizeof(T)),
+          .read =
+              [requests = to.requests](WeightSource& source, std::span<std::byte> out) {
+                return read_all(source, requests, reinterpret_cast<T*>(out.data()));
+              },
+          .store =
+              [to, columns](Stream& stream, const std::byte* uploaded) {
+                constexpr DType kDType = sizeof(T) == sizeof(float) ? DType::kF32 : DType::kBF16;
+                kernels::store_device_weight_rows(stream,
+                                                  {{uploaded, kDType, to.rows, columns, columns},
+                                                   to.row_begin,
+                                                   to.weight.out_features,
+                                                   to.weight.dtype,
+                                                   to.data()});
+              }};
+}
+
+DevicePiece piece_of(const WeightSource& source, RowsOfWeight to) {
+  const bool is_stored = to.weight.dtype == DType::kF8E4M3 && to.requests.size() == 1 &&
+                         source.has_fp8_blocks(to.requests.front());
+  if (is_stored) return stored_piece(std::move(to));
+  if (to.weight.dtype == DType::kBF16) return converted_piece<uint16_t>(std::move(to));
+  return converted_piece<float>(std::move(to));
 }
 
 }  // namespace
@@ -123,7 +197,8 @@ void WeightStore::add_jobs(const LinearGroup& group, int member, std::vector<Job
     jobs.emplace_back(
         [&group, &weight, member, packed, begin, end](WeightSource& source) -> Status {
           std::vector<float> rows(static_cast<size_t>(end - begin) * weight.in_features);
-          RETURN_IF_ERROR(read_stacked(source, group.members[member], begin, end, rows.data()));
+          RETURN_IF_ERROR(
+              read_all(source, stacked_rows(group.members[member], begin, end), rows.data()));
           kernels::pack_weight_rows(
               matrix_view(std::as_const(rows).data(), end - begin, weight.in_features), begin,
               weight.out_features, weight.dtype, packed);
@@ -157,67 +232,48 @@ std::vector<WeightStore::Job> WeightStore::jobs() {
   return jobs;
 }
 
-void WeightStore::add_pieces(const LinearGroup& group, int member,
+void WeightStore::add_pieces(const WeightSource& source, const LinearGroup& group, int member,
                              std::vector<DevicePiece>& pieces) const {
   const kernels::PackedWeight& weight = group.weights[member];
-  const int64_t columns = weight.in_features;
-  std::byte* data = memory_.data() + group.offset + member * weight_bytes(weight);
   for (int begin = 0; begin < weight.out_features; begin += kRowsOfPiece) {
     const int end = std::min(begin + kRowsOfPiece, weight.out_features);
-    const int64_t rows = end - begin;
-    pieces.push_back(
-        {.num_floats = rows * columns,
-         .read =
-             [&group, member, begin, end](WeightSource& source, std::span<float> out) {
-               return read_stacked(source, group.members[member], begin, end, out.data());
-             },
-         .store =
-             [&weight, begin, rows, columns, data](Stream& stream, const float* uploaded) {
-               kernels::store_device_weight_rows(
-                   stream, {matrix_view(uploaded, rows, columns), begin, weight.out_features,
-                            weight.dtype, data});
-             }});
+    pieces.push_back(piece_of(
+        source, {weight, begin, stacked_rows(group.members[member], begin, end), end - begin}));
   }
 }
 
-std::vector<DevicePiece> WeightStore::device_pieces() const {
+std::vector<DevicePiece> WeightStore::device_pieces(const WeightSource& source) const {
   std::vector<DevicePiece> pieces;
   for (const LinearGroup& group : linears_) {
     for (int member = 0; member < std::ssize(group.members); ++member) {
-      add_pieces(group, member, pieces);
+      add_pieces(source, group, member, pieces);
     }
   }
   for (const Table& table : tables_) {
-    for (int64_t begin = 0; begin < table.view.rows; begin += kRowsOfPiece) {
-      const int64_t rows = std::min<int64_t>(kRowsOfPiece, table.view.rows - begin);
-      MatrixRequest request = table.request;
-      request.row_begin += begin;
-      request.row_end = request.row_begin + rows;
-      pieces.push_back(
-          {.num_floats = request.num_elements(),
-           .read = [request](WeightSource& source,
-                             std::span<float> out) { return source.read(request, out); },
-           .store =
-               [this, &table, begin, rows](Stream& stream, const float* uploaded) {
-                 kernels::store_device_weight_rows(
-                     stream, {matrix_view(uploaded, rows, table.view.columns),
-                              static_cast<int>(begin), static_cast<int>(table.view.rows),
-                              table.view.dtype, memory_.data() + table.offset});
-               }});
+    const kernels::PackedWeight weight = {memory_.data() + table.offset, table.view.dtype,
+                                          static_cast<int>(table.view.rows),
+                                          static_cast<int>(table.view.columns)};
+    for (int begin = 0; begin < weight.out_features; begin += kRowsOfPiece) {
+      const int end = std::min(begin + kRowsOfPiece, weight.out_features);
+      pieces.push_back(piece_of(
+          source, {weight, begin, stacked_rows({table.request}, begin, end), end - begin}));
     }
   }
   for (const Vector& vector : vectors_) {
     const int64_t count = std::ssize(vector.values);
-    pieces.push_back({.num_floats = count,
-                      .read =
-                          [&vector](WeightSource& source, std::span<float> out) {
-                            return source.read_vector(vector.request, out);
-                          },
-                      .store =
-                          [this, &vector, count](Stream& stream, const float* uploaded) {
-                            kernels::copy_bytes(stream, std::as_bytes(std::span(uploaded, count)),
-                                                memory_.data() + vector.offset);
-                          }});
+    const auto bytes = count * static_cast<int64_t>(sizeof(float));
+    pieces.push_back(
+        {.num_bytes = bytes,
+         .read =
+             [&vector, count](WeightSource& from, std::span<std::byte> out) {
+               auto* values = reinterpret_cast<float*>(out.data());
+               return from.read_vector(vector.request, {values, static_cast<size_t>(count)});
+             },
+         .store =
+             [this, &vector, bytes](Stream& stream, const std::byte* uploaded) {
+               kernels::copy_bytes(stream, {uploaded, static_cast<size_t>(bytes)},
+                                   memory_.data() + vector.offset);
+             }});
   }
   return pieces;
 }
@@ -246,7 +302,7 @@ Result<int64_t> WeightStore::bytes_to_read(const WeightSource& source) const {
 Status WeightStore::load(Stream& stream, WeightSource& source) {
   ASSIGN_OR_RETURN(memory_, Buffer::allocate(bytes_, space_));
   place();
-  if (space_ == MemorySpace::kDevice) return load_pieces(stream, source, device_pieces());
+  if (space_ == MemorySpace::kDevice) return load_pieces(stream, source, device_pieces(source));
   const std::vector<Job> work = jobs();
   std::vector<Status> done(work.size());
   stream.pool().parallel_for(static_cast<int>(work.size()),

@@ -75,8 +75,9 @@ class WeightStore {
   void place();
   void add_jobs(const LinearGroup& group, int member, std::vector<Job>& jobs) const;
   std::vector<Job> jobs();
-  void add_pieces(const LinearGroup& group, int member, std::vector<DevicePiece>& pieces) const;
-  std::vector<DevicePiece> device_pieces() const;
+  void add_pieces(const WeightSource& source, const LinearGroup& group, int member,
+                  std::vector<DevicePiece>& pieces) const;
+  std::vector<DevicePiece> device_pieces(const WeightSource& source) const;
 
   const MemorySpace space_;
   // Deques, so that what add_*() returned stays where it is.
