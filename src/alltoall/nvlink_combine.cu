@@ -1,11 +1,11 @@
-// Combine of a large batch, one kernel of two pipelines a block. The push pipeline sums the copies
-// of received rows and writes the sums to the tokens' ranks (exact: every copy as it is), with a
-// flag that carries the epoch. The finish pipeline waits for a token's flags and sums what came
-// back in the order of the ranks (exact: of k), while later rows still cross the links.
+// Combine of a large batch, one kernel. Some blocks push: they sum the copies of received rows and
+// write the sums to the tokens' ranks (exact: every copy as it is), with a flag that carries the
+// epoch. The others finish: they wait for a token's flags and sum what came back in the order of
+// the ranks (exact: of k), while later rows still cross the links.
 //
-// In each, one warp looks up rows and has the copy engine fetch them into a ring in shared memory,
-// and eight warps sum them. A warp of its own publishes flags: its fences wait for the links, and
-// one fence serves all items that were stored meanwhile.
+// A warp sums a row alone, from its own ring in shared memory. In blocks that push, a warp of its
+// own publishes flags: its fences wait for the links, and one serves all items that were stored
+// meanwhile.
 #include "alltoall/nvlink_kernels.h"
 #include "alltoall/nvlink_launch.h"
 #include "alltoall/nvlink_regime.h"
@@ -17,27 +17,20 @@ namespace {
 
 using namespace device;  // NOLINT: the kernels' own vocabulary
 
-constexpr int kSumWarps = 8;
-constexpr int kSumThreads = 32 * kSumWarps;
-constexpr int kVectors = 4;  // of a thread: 16 KiB a block of columns
-constexpr int kEntryBytes = kSumThreads * kVectors * kVectorBytes;
-// Warps: sums of push, sums of finish, then one for each of these.
-constexpr int kPushFetcher = 2 * kSumWarps;
-constexpr int kFinishFetcher = kPushFetcher + 1;
-constexpr int kPublisher = kFinishFetcher + 1;
-constexpr int kThreads = 32 * (kPublisher + 1);
-constexpr int kItems = 16;  // stored and not yet published
+constexpr int kSumWarps = 11;  // with the publisher 12, of 168 registers a thread
+constexpr int kThreads = 32 * (kSumWarps + 1);
+constexpr int kItems = 32;  // stored and not yet published
 
 struct Shared {
-  RingState push;
-  RingState finish;
-  uint64_t stored[kItems];  // an item's sums have left all warps
+  uint64_t stored[kItems];  // an item's sums have left the warp
   uint32_t* flags[kItems];
-  volatile int published;  // items
-  volatile int total;      // items of this block; -1: not known yet
+  volatile int published;            // items
+  int begun;                         // items
+  int pushing;                       // warps
+  int source_rows[kMaxNvlinkRanks];  // that came from each rank; 0 where it is masked
 };
 constexpr int kSharedHead = (sizeof(Shared) + 127) / 128 * 128;
-constexpr int kRingBytes = (kSharedMemoryOfKernel - kSharedHead) / 2 / 128 * 128;
+using Ring = SumRing<(kSharedMemoryOfKernel - kSharedHead) / kSumWarps / kChunkBytes>;
 
 __device__ std::byte* partial_of(const GroupView& g, std::byte* owner, int place, int token) {
   const int64_t row = static_cast<int64_t>(place) * g.shape.max_tokens + token;
@@ -48,21 +41,7 @@ __device__ uint32_t* flag_of(const GroupView& g, std::byte* owner, int place, in
          static_cast<int64_t>(place) * g.shape.max_tokens + token;
 }
 
-// Columns of a row that go through the ring at a time.
-struct Columns {
-  int row_bytes;
-  int block_bytes;
-
-  __device__ explicit Columns(const GroupView& g)
-      : row_bytes(static_cast<int>(g.shape.result_bytes)) {
-    const int blocks = (row_bytes + kEntryBytes - 1) / kEntryBytes;
-    block_bytes = (row_bytes / kVectorBytes + blocks - 1) / blocks * kVectorBytes;
-  }
-  __device__ int bytes(int offset) const { return min(block_bytes, row_bytes - offset); }
-  __device__ bool is_last(int offset) const { return offset + block_bytes >= row_bytes; }
-};
-
-// A received row and its copies, as they were loaded; lane i has the i-th copy.
+// A received row and its copies; lane i has the i-th copy.
 struct Work {
   ReceivedRow row;
   Copy copy;
@@ -78,153 +57,83 @@ __device__ Work load_work(const CombineArgs& a, int source, int row) {
   return work;
 }
 
-__device__ const std::byte* row_of_copy(const CombineArgs& a, const Work& work, int copy) {
-  return a.rows + __shfl_sync(kFullWarp, work.copy.row, copy) * a.row_stride;
+__device__ const std::byte* row_of(const CombineArgs& a, int row) {
+  return a.rows + row * a.row_stride;
 }
 
-// Fetches the copies of a row, as the parts of one item or as a part of it.
-__device__ void put_copies(const CombineArgs& a, Ring& ring, const Work& work, RowTask task) {
-  const uint32_t flags = task.flags;
-  for (int c = 0; c < work.row.copies; ++c) {
-    task.weight = __shfl_sync(kFullWarp, work.copy.weight, c);
-    task.flags = 0;
-    if (c == 0) task.flags |= (flags & kFirstOfItem) | kFirstOfPart;
-    if (c == work.row.copies - 1) task.flags |= (flags & (kLastOfItem | kComplete)) | kLastOfPart;
-    ring.put(row_of_copy(a, work, c) + task.offset, task);
+__device__ uint32_t first_lanes(int count) {
+  return count >= 32 ? kFullWarp : (1U << count) - 1;
+}
+
+// The warps that do the same, of all blocks. Rows and tokens are dealt to them like cards, so that
+// all push and finish the front of the batch first: whatever the routing, a token's rows come at
+// about the time that it is waited for.
+struct Crew {
+  int warp;
+  int warps;
+};
+
+// Hands a stored item to the publisher.
+struct HandOver {
+  Shared& s;
+
+  __device__ void operator()(int number) const {
+    __syncwarp();
+    if (lane_id() == 0) ptx::arrive(&s.stored[number]);
   }
-}
+};
 
-// Waits for room among the items to be published, and names the next one's flag.
-__device__ void begin_item(Shared& s, int item, uint32_t* flag) {
-  if (lane_id() == 0) {
+// Sums a row, or the copies in `present` of it, into the place of the token that this rank has.
+__device__ void push_item(const CombineArgs& a, Shared& s, Ring& ring, int source, int place,
+                          int token, const Addend& addend, uint32_t present) {
+  const GroupView& g = a.group;
+  int item = lane_id() == 0 ? atomicAdd(&s.begun, 1) : 0;
+  item = __shfl_sync(kFullWarp, item, 0);
+  if (__any_sync(kFullWarp, s.published <= item - kItems)) {
+    ring.drain(HandOver{s});  // what is waited for may be this warp's own
     while (s.published <= item - kItems) {
     }
-    s.flags[item % kItems] = flag;
+  }
+  const int number = item % kItems;
+  if (lane_id() == 0) s.flags[number] = flag_of(g, g.peers[source], place, token);
+  std::byte* to = partial_of(g, g.peers[source], place, token);
+  ring.add({to, static_cast<int>(g.shape.result_bytes), number}, addend, present, HandOver{s});
+}
+
+__device__ void push_row(const CombineArgs& a, Shared& s, Ring& ring, int source,
+                         const Work& work) {
+  const int token = work.row.token;
+  const std::byte* row = row_of(a, work.copy.row);
+  if (!a.exact) {
+    push_item(a, s, ring, source, work.row.partial, token, {row, work.copy.weight, 0},
+              first_lanes(work.row.copies));
+    return;
+  }
+  for (int i = 0; i < work.row.copies; ++i) {
+    push_item(a, s, ring, source, __shfl_sync(kFullWarp, work.copy.k, i), token, {row, 1, 0},
+              1U << i);
+  }
+}
+
+__device__ void push_rows(const CombineArgs& a, Shared& s, Ring& ring, const Crew& crew,
+                          uint32_t epoch) {
+  const GroupView& g = a.group;
+  if (wait_all_ready(g, g.at.combine_ready, Phase::kCombine, epoch)) {
+    int longest = 0;
+    for (int r = 0; r < g.shape.num_ranks; ++r) longest = max(longest, s.source_rows[r]);
+    for (int row = crew.warp; row < longest; row += crew.warps) {
+      for (int i = 1; i < g.shape.num_ranks; ++i) {
+        const int source =
+            g.rank + i < g.shape.num_ranks ? g.rank + i : g.rank + i - g.shape.num_ranks;
+        if (row < s.source_rows[source]) push_row(a, s, ring, source, load_work(a, source, row));
+      }
+    }
+    ring.drain(HandOver{s});
   }
   __syncwarp();
-}
-
-__device__ void fetch_row(const CombineArgs& a, Ring& ring, Shared& s, int source, const Work& work,
-                          int& item) {
-  const GroupView& g = a.group;
-  const Columns columns(g);
-  RowTask task = {};
-  const int token = work.row.token;
-  const int items = a.exact ? work.row.copies : 1;
-  for (int i = 0; i < items; ++i) {
-    const int place = a.exact ? __shfl_sync(kFullWarp, work.copy.k, i) : work.row.partial;
-    begin_item(s, item++, flag_of(g, g.peers[source], place, token));
-    std::byte* to = partial_of(g, g.peers[source], place, token);
-    for (int offset = 0; offset < columns.row_bytes; offset += columns.block_bytes) {
-      task.to = to + offset;
-      task.bytes = columns.bytes(offset);
-      task.offset = offset;
-      task.flags = kFirstOfItem | kFirstOfPart | kLastOfPart | kLastOfItem |
-                   (columns.is_last(offset) ? kComplete : 0U);
-      if (a.exact) {
-        task.weight = 1;
-        ring.put(row_of_copy(a, work, i) + offset, task);
-      } else {
-        put_copies(a, ring, work, task);
-      }
-    }
-  }
-}
-
-// This block's rows of all other sources in turn. Rows and tokens are dealt to the blocks like
-// cards, so that all blocks push and finish the front of the batch first: whatever the routing, a
-// token's rows come at about the time that it is waited for.
-struct PushItems {
-  int num_ranks;
-  int rank;
-  int longest = 0;  // rows of this block from one source
-
-  __device__ explicit PushItems(const GroupView& g) : num_ranks(g.shape.num_ranks), rank(g.rank) {
-    const int blocks = static_cast<int>(gridDim.x);
-    for (int r = 0; r < num_ranks; ++r) {
-      if (r != rank && is_active(r))
-        longest = max(longest, (g.source_rows[r] + blocks - 1) / blocks);
-    }
-  }
-  // The first existing item from `i` on; false at the end.
-  __device__ bool find(const GroupView& g, int& i, int& source, int& row) const {
-    for (; i < longest * (num_ranks - 1); ++i) {
-      source = (rank + 1 + i % (num_ranks - 1)) % num_ranks;
-      row = static_cast<int>(blockIdx.x + i / (num_ranks - 1) * gridDim.x);
-      if (row < g.source_rows[source] && is_active(source)) return true;
-    }
-    return false;
-  }
-};
-
-struct LookedUp {
-  int source = -1;  // -1: none
-  Work work;
-};
-
-// The next row to push, from `next` on.
-__device__ LookedUp look_up(const CombineArgs& a, const PushItems& items, int& next) {
-  LookedUp result;
-  int row = 0;
-  if (!items.find(a.group, next, result.source, row)) {
-    result.source = -1;
-    return result;
-  }
-  ++next;
-  result.work = load_work(a, result.source, row);
-  return result;
-}
-
-__device__ void fetch_for_push(const CombineArgs& a, Ring ring, Shared& s, uint32_t epoch) {
-  const GroupView& g = a.group;
-  int item = 0;
-  if (wait_all_ready(g, g.at.combine_ready, Phase::kCombine, epoch)) {
-    const PushItems items(g);
-    // Looked up two rows ahead.
-    int next = 0;
-    LookedUp first = look_up(a, items, next);
-    LookedUp second = look_up(a, items, next);
-    while (first.source >= 0) {
-      const LookedUp current = first;
-      first = second;
-      second = look_up(a, items, next);
-      fetch_row(a, ring, s, current.source, current.work, item);
-    }
-  }
-  if (lane_id() == 0) s.total = item;
-  RowTask stop = {};
-  stop.flags = kStop;
-  ring.put(nullptr, stop);
-}
-
-// Sums of received rows, written to where the tokens are.
-__device__ void sum_for_push(Ring ring, Shared& s) {
-  const int thread = static_cast<int>(threadIdx.x) % kSumThreads;
-  int item = 0;
-  Sum<kVectors> part;
-  for (;;) {
-    const RowTask task = ring.get();
-    if ((task.flags & kStop) != 0) return;
-    if ((task.flags & kFirstOfPart) != 0) part = {};
-    const auto* row = reinterpret_cast<const uint4*>(ring.row());
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int v = thread + kSumThreads * i;
-      if (v * kVectorBytes < task.bytes) part.add(i, row[v], task.weight);
-    }
-    ring.release();
-    if ((task.flags & kLastOfPart) == 0) continue;
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int v = thread + kSumThreads * i;
-      if (v * kVectorBytes < task.bytes) {
-        ptx::store_row(task.to + int64_t{kVectorBytes} * v, part.rounded(i));
-      }
-    }
-    if ((task.flags & kComplete) == 0) continue;
-    __syncwarp();
-    if (lane_id() == 0) ptx::arrive(&s.stored[item % kItems]);
-    ++item;
+  if (lane_id() == 0) {
+    __threadfence_block();
+    atomicSub(&s.pushing, 1);
   }
 }
 
@@ -235,10 +144,12 @@ __device__ void publish(Shared& s, uint32_t epoch) {
   };
   int item = 0;
   for (;;) {
-    const int total = s.total;
-    if (total >= 0 && item == total) return;
+    // In this order: no item begins after the last warp has ended.
+    const bool ended = *static_cast<volatile int*>(&s.pushing) == 0;
+    __threadfence_block();
+    if (ended && item == *static_cast<volatile int*>(&s.begun)) return;
     int end = item;
-    while (end < item + kItems && (total < 0 || end < total) && is_stored(end)) ++end;
+    while (end < item + kItems && is_stored(end)) ++end;
     if (end == item) continue;
     ptx::fence_sys();
     for (; item < end; ++item) ptx::store_relaxed(s.flags[item % kItems], epoch);
@@ -246,8 +157,19 @@ __device__ void publish(Shared& s, uint32_t epoch) {
   }
 }
 
-// Waits until the rows of a token that other ranks send are here; what they hold can be read after
-// the next acquire_rows().
+// Whether the rows of a token that other ranks send are here; after true they can be read.
+__device__ bool are_rows_here(const CombineArgs& a, int token, const Returns& returns,
+                              uint32_t epoch) {
+  const GroupView& g = a.group;
+  bool here = true;
+  if (lane_id() < returns.count && returns.rank >= 0 && returns.rank != g.rank) {
+    here = ptx::load_acquire(flag_of(g, g.self, lane_id(), token)) == epoch;
+  }
+  here = __all_sync(kFullWarp, here);
+  __syncwarp();  // what one lane acquired, all may read
+  return here;
+}
+
 __device__ bool wait_rows(const CombineArgs& a, int token, const Returns& returns, uint32_t epoch) {
   const GroupView& g = a.group;
   bool ok = true;
@@ -255,136 +177,92 @@ __device__ bool wait_rows(const CombineArgs& a, int token, const Returns& return
     const uint32_t* flag = flag_of(g, g.self, lane_id(), token);
     const Wait wait = {Phase::kCombine, Awaited::kPartial, returns.rank, epoch, token, epoch};
     ok = wait_for(g, wait, [&](uint64_t& seen) {
-      const uint32_t value = ptx::load_relaxed(flag);
+      const uint32_t value = ptx::load_acquire(flag);
       seen = value;
       return value == epoch;
     });
   }
-  return __all_sync(kFullWarp, ok);
-}
-
-// What was published before flags that this warp has seen can be read by the copy engine.
-__device__ void acquire_rows() {
-  ptx::fence_sys();
+  ok = __all_sync(kFullWarp, ok);
   __syncwarp();
-  if (lane_id() == 0) ptx::fence_copy_engine_global();
-  __syncwarp();
+  return ok;
 }
 
-// The columns of a token: one part a rank (exact: one part of all its rows).
-__device__ void put_token(const CombineArgs& a, Ring& ring, const Returns& returns, const Work& own,
-                          RowTask task) {
+// The rows that make a token: this lane's, and the lanes that have one.
+struct TokenRows {
+  Addend addend;
+  uint32_t present;
+};
+
+// In the order of k.
+__device__ TokenRows rows_by_k(const CombineArgs& a, int token, const Returns& returns,
+                               const Work& own) {
   const GroupView& g = a.group;
-  const int token = static_cast<int>(task.token);
-  const uint32_t present = __ballot_sync(kFullWarp, lane_id() < returns.count && returns.rank >= 0);
-  const uint32_t complete = task.flags;
-  if (present == 0) {
-    task.flags = complete | kFirstOfItem | kFirstOfPart | kLastOfPart | kLastOfItem | kNoRow;
-    ring.put(nullptr, task);
-    return;
+  const int own_row = __shfl_sync(kFullWarp, own.copy.row, max(returns.own_copy, 0));
+  const bool has_row = lane_id() < returns.count && returns.rank >= 0;
+  TokenRows rows = {};
+  rows.present = __ballot_sync(kFullWarp, has_row);
+  rows.addend.weight = returns.weight;
+  if (has_row) {
+    rows.addend.row =
+        returns.rank == g.rank ? row_of(a, own_row) : partial_of(g, g.self, lane_id(), token);
   }
-  for (uint32_t left = present; left != 0; left &= left - 1) {
-    const int place = __ffs(static_cast<int>(left)) - 1;
-    const int rank = __shfl_sync(kFullWarp, returns.rank, place);
-    const bool first = left == present;
-    const bool last = (left & (left - 1)) == 0;
-    task.flags = (first ? kFirstOfItem : 0U) | (last ? kLastOfItem | complete : 0U);
-    if (!a.exact || first) task.flags |= kFirstOfPart;
-    if (!a.exact || last) task.flags |= kLastOfPart;
-    if (rank == g.rank && !a.exact) {
-      put_copies(a, ring, own, task);
-      continue;
-    }
-    const int own_copy = __shfl_sync(kFullWarp, returns.own_copy, place);
-    task.weight = __shfl_sync(kFullWarp, returns.weight, place);
-    const std::byte* row =
-        rank == g.rank ? row_of_copy(a, own, own_copy) : partial_of(g, g.self, place, token);
-    ring.put(row + task.offset, task);
-  }
+  return rows;
 }
 
-__device__ void fetch_for_finish(const CombineArgs& a, Ring ring, uint32_t epoch) {
+// In the order of ranks: a row from each of the others, and in this rank's place its own copies,
+// which are summed and rounded as the others' were.
+__device__ TokenRows rows_by_rank(const CombineArgs& a, int token, const Returns& returns,
+                                  const Work& own) {
   const GroupView& g = a.group;
-  const Columns columns(g);
-  const int blocks = static_cast<int>(gridDim.x);
-  // Tokens are looked up and waited for together, so that latencies overlap.
-  constexpr int kBatch = 4;
-  TokenPair pairs[kBatch];
-  int own_rows[kBatch];
-  const auto look_up = [&](int first) {
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      pairs[i] = load_pair(a, first + i * blocks, a.tokens);
-      own_rows[i] = first + i * blocks < a.tokens ? g.own_row[first + i * blocks] : -1;
-    }
-  };
-  look_up(static_cast<int>(blockIdx.x));
-  bool ok = true;
-  for (int first = static_cast<int>(blockIdx.x); first < a.tokens && ok; first += kBatch * blocks) {
-    Work work[kBatch];
-    Returns returns[kBatch];
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) work[i] = load_work(a, g.rank, max(own_rows[i], 0));
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      returns[i] = make_returns(a, pairs[i]);
-      const int token = first + i * blocks;
-      ok = ok && (token >= a.tokens || wait_rows(a, token, returns[i], epoch));
-    }
-    if (!ok) break;
-    look_up(first + kBatch * blocks);
-    acquire_rows();
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      if (first + i * blocks >= a.tokens) break;
-      RowTask task = {};
-      task.token = first + i * blocks;
-      for (int offset = 0; offset < columns.row_bytes; offset += columns.block_bytes) {
-        task.offset = offset;
-        task.bytes = columns.bytes(offset);
-        task.flags = 0;
-        put_token(a, ring, returns[i], work[i], task);
-      }
-    }
+  const bool has_rank = lane_id() < returns.count;
+  const int before = __popc(__ballot_sync(kFullWarp, has_rank && returns.rank < g.rank));
+  const int here = __popc(__ballot_sync(kFullWarp, has_rank && returns.rank == g.rank));
+  const int copies = here != 0 ? own.row.copies : 0;
+  const int copy = lane_id() - before;
+  const int own_row = __shfl_sync(kFullWarp, own.copy.row, max(copy, 0) % 32);
+  const float own_weight = __shfl_sync(kFullWarp, own.copy.weight, max(copy, 0) % 32);
+  TokenRows rows = {};
+  rows.present = first_lanes(returns.count - here + copies);
+  if (copy >= 0 && copy < copies) {
+    rows.addend = {row_of(a, own_row), own_weight, kOfPart | (copy == copies - 1 ? kEndsPart : 0U)};
+  } else {
+    const int place = copy < 0 ? lane_id() : lane_id() - copies + here;
+    rows.addend.row = partial_of(g, g.self, place, token);
   }
-  RowTask stop = {};
-  stop.flags = kStop;
-  ring.put(nullptr, stop);
+  return rows;
 }
 
-__device__ void sum_for_finish(const CombineArgs& a, Ring ring) {
-  const int thread = static_cast<int>(threadIdx.x) % kSumThreads;
-  Sum<kVectors> part;
-  Sum<kVectors> total;
-  for (;;) {
-    const RowTask task = ring.get();
-    if ((task.flags & kStop) != 0) return;
-    const int vectors = task.bytes / kVectorBytes;
-    const auto index = [&](int i) { return thread + kSumThreads * i; };
-    if ((task.flags & kFirstOfItem) != 0) total = {};
-    if ((task.flags & kFirstOfPart) != 0) part = {};
-    const auto* row = reinterpret_cast<const uint4*>(ring.row());
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      if (index(i) < vectors && (task.flags & kNoRow) == 0) {
-        part.add(i, row[index(i)], task.weight);
-      }
-    }
-    ring.release();
-    if ((task.flags & kLastOfPart) != 0) {
-      if (a.exact) {
-        total = part;
-      } else {
-#pragma unroll
-        for (int i = 0; i < kVectors; ++i) total.add(i, part.rounded(i), 1.0F);
-      }
-    }
-    if ((task.flags & kLastOfItem) == 0) continue;
-    const auto place = [&](int i) {
-      return index(i) < vectors ? task.offset / kVectorBytes + index(i) : INT_MAX;
-    };
-    write_token(a, static_cast<int>(task.token), INT_MAX, place, total);
+// Adds the residual at the end, or stands for a token that gets nothing.
+__device__ void complete(const CombineArgs& a, int token, TokenRows& rows) {
+  const int end = rows.present == 0 ? 0 : 32 - __clz(static_cast<int>(rows.present));
+  if (a.residual != nullptr) {
+    if (lane_id() == end) rows.addend = {a.residual + token * a.residual_stride, 1, 0};
+    rows.present |= 1U << end;
+  } else if (rows.present == 0) {
+    rows.addend.flags = kNoRow;
+    rows.present = 1;
   }
+}
+
+__device__ void finish_tokens(const CombineArgs& a, Ring& ring, const Crew& crew, uint32_t epoch) {
+  const GroupView& g = a.group;
+  const auto done = [](int) {};
+  for (int token = crew.warp; token < a.tokens; token += crew.warps) {
+    const TokenPair pair = load_pair(a, token, a.tokens);
+    const int own_row = g.own_row[token];
+    const Work own = load_work(a, g.rank, max(own_row, 0));
+    const Returns returns = make_returns(a, pair);
+    if (!are_rows_here(a, token, returns, epoch)) {
+      ring.drain(done);
+      if (!wait_rows(a, token, returns, epoch)) return;
+    }
+    TokenRows rows =
+        a.exact ? rows_by_k(a, token, returns, own) : rows_by_rank(a, token, returns, own);
+    complete(a, token, rows);
+    std::byte* to = a.out + token * a.out_stride;
+    ring.add({to, static_cast<int>(g.shape.result_bytes), 0}, rows.addend, rows.present, done);
+  }
+  ring.drain(done);
 }
 
 __global__ void __launch_bounds__(kThreads, 1)
@@ -396,30 +274,29 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (must_skip(g, Phase::kCombine, epoch)) return;
   announce(g, g.at.combine_ready, epoch);
   Shared& s = *reinterpret_cast<Shared*>(memory);
-  const Columns columns(g);
-  const int entry_bytes = (columns.block_bytes + 127) / 128 * 128;
-  const int entries = min(kMaxEntries, kRingBytes / entry_bytes);
-  const Ring push = {&s.push, memory + kSharedHead, entries, entry_bytes};
-  const Ring finish = {&s.finish, memory + kSharedHead + kRingBytes, entries, entry_bytes};
+  const int block = static_cast<int>(blockIdx.x);
+  const bool pushes = block < a.push_blocks;
+  if (threadIdx.x < kItems) ptx::init_barrier(&s.stored[threadIdx.x], 1);
   if (threadIdx.x == 0) {
-    push.init(kSumWarps);
-    finish.init(kSumWarps);
-    for (uint64_t& stored : s.stored) ptx::init_barrier(&stored, kSumWarps);
     s.published = 0;
-    s.total = -1;
-    ptx::fence_barrier_init();
+    s.begun = 0;
+    s.pushing = kSumWarps;
+  }
+  for (int r = static_cast<int>(threadIdx.x); r < g.shape.num_ranks; r += kThreads) {
+    s.source_rows[r] = is_active(r) && r != g.rank ? g.source_rows[r] : 0;
   }
   __syncthreads();
   const int warp = warp_id();
   if (warp < kSumWarps) {
-    sum_for_push(push, s);
-  } else if (warp < 2 * kSumWarps) {
-    sum_for_finish(a, finish);
-  } else if (warp == kPushFetcher) {
-    fetch_for_push(a, push, s, epoch);
-  } else if (warp == kFinishFetcher) {
-    fetch_for_finish(a, finish, epoch);
-  } else if (lane_id() == 0) {
+    Ring ring(memory + kSharedHead + warp * Ring::kBytes);
+    if (pushes) {
+      push_rows(a, s, ring, {block * kSumWarps + warp, a.push_blocks * kSumWarps}, epoch);
+    } else {
+      const int blocks = static_cast<int>(gridDim.x) - a.push_blocks;
+      const int crew_warp = warp * blocks + block - a.push_blocks;
+      finish_tokens(a, ring, {crew_warp, blocks * kSumWarps}, epoch);
+    }
+  } else if (pushes && lane_id() == 0) {
     publish(s, epoch);
   }
   finish_phase(&g.state->combine_epoch);

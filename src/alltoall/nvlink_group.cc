@@ -310,6 +310,7 @@ Status NvlinkGroup::combine(Stream& stream, const NvlinkCombine& in) {
   args.exact = view_.shape.exact;
   args.out = in.y.data;
   args.out_stride = in.y.stride * dtype_size(DType::kBF16);
+  args.push_blocks = blocks(most_tokens()).combine_push;
   const Launch launch = {stream_of(stream), blocks(most_tokens()).combine};
   return cuda_status("combine", is_small_batch(view_.shape, most_tokens())
                                     ? launch_combine_small(launch, args)

@@ -28,7 +28,8 @@ bool is_small_batch(const Shape& shape, int64_t tokens);
 struct Blocks {
   int dispatch = 1;
   int combine = 1;
-  int push = 1;  // of a large dispatch's blocks, those that push rows over the links
+  int push = 1;          // of a large dispatch's blocks, those that push rows over the links
+  int combine_push = 1;  // the same of a large combine's
 };
 // Thread blocks, each with a multiprocessor of its own, for a batch of at most `tokens` a rank.
 // `limit`: of multiprocessors; 0: none but num_sms less those that other communication needs. A

@@ -1,96 +1,152 @@
-// Rows on their way through shared memory: one warp has the copy engine fetch them, as many ahead
-// as the ring holds, others sum them. Registers could not keep as much in flight.
+// Rows on their way through a warp's own part of shared memory: it fetches them, as many ahead as
+// there are places, and adds them up. Registers could not keep as much in flight. A thread reads
+// only what it fetched itself, so nothing but its own copies is waited for: no barrier, no fence.
 #pragma once
 
 #include <cstdint>
 
 #include "alltoall/nvlink_device.cuh"
+#include "alltoall/nvlink_sums.cuh"
 
 namespace wideep::alltoall::device {
 
-// What to do with a row of the ring, or a part of its columns.
-enum RowFlags : uint32_t {
-  kFirstOfItem = 1,
-  kFirstOfPart = 2,
-  kLastOfPart = 4,
-  kLastOfItem = 8,
-  kComplete = 16,  // the last columns of the item
-  kNoRow = 32,     // an item without rows
-  kStop = 64,
+inline constexpr int kVectorsOfThread = 4;
+// Columns that are summed at a time: a warp's registers hold no more.
+inline constexpr int kChunkBytes = 32 * kVectorsOfThread * kVectorBytes;
+
+// A row to be added to a sum. Lane i of a warp has the i-th.
+struct Addend {
+  const std::byte* row = nullptr;
+  float weight = 1;
+  uint32_t flags = 0;
+};
+enum AddendFlags : uint32_t {
+  kOfPart = 1,     // goes to a sum of its own,
+  kEndsPart = 2,   // which is rounded and added to the others after this one
+  kEndsChunk = 4,  // the sum of these columns is complete
+  kEndsItem = 8,   // and so is the whole row
+  kNoRow = 16,     // nothing to add
 };
 
-struct RowTask {
-  std::byte* to;  // where the item's columns go
-  int64_t token;
-  float weight;
-  uint32_t flags;
+// The sum of rows that becomes one: the lanes' addends in `present`, in the order of lanes.
+struct Item {
+  std::byte* to;
   int bytes;
-  int offset;  // of the columns in the row
+  int number;  // below 32; handed to `done`
 };
 
-inline constexpr int kMaxEntries = 16;
+template <int kPlaces>
+class SumRing {
+ public:
+  static constexpr int kBytes = kPlaces * kChunkBytes;
 
-// In shared memory, with `entries` times `entry_bytes` behind it.
-struct RingState {
-  uint64_t full[kMaxEntries];
-  uint64_t empty[kMaxEntries];
-  RowTask tasks[kMaxEntries];
-};
+  // `memory`: kBytes of this warp's.
+  __device__ explicit SumRing(std::byte* memory) : memory_(memory + kVectorBytes * lane_id()) {}
 
-// One end of a ring; each warp has its own copy and walks in step with the others.
-struct Ring {
-  RingState* state;
-  std::byte* rows;
-  int entries;
-  int entry_bytes;
-  int entry = 0;
-  uint32_t phase = 0;
+  __device__ bool is_empty() const { return count_ == 0; }
 
-  __device__ void advance() {
-    if (++entry == entries) {
-      entry = 0;
-      phase ^= 1U;
-    }
-  }
-  __device__ std::byte* row() const { return rows + int64_t{entry} * entry_bytes; }
-
-  // By one thread, before a barrier of the block.
-  __device__ void init(int consumer_warps) const {
-    for (int i = 0; i < entries; ++i) {
-      ptx::init_barrier(&state->full[i], 1);
-      ptx::init_barrier(&state->empty[i], consumer_warps);
-    }
-  }
-
-  // By one warp: fetches a row as soon as there is room.
-  __device__ void put(const std::byte* from, const RowTask& task) {
-    if (lane_id() == 0) {
-      while (!ptx::try_wait(&state->empty[entry], phase ^ 1U)) {
+  // Fetches an item's rows, and finishes those before it meanwhile. done(number) is called by the
+  // whole warp when an item has been stored.
+  template <typename Done>
+  __device__ void add(const Item& item, const Addend& addend, uint32_t present, const Done& done) {
+    for (int offset = 0; offset < item.bytes; offset += kChunkBytes) {
+      const int bytes = min(kChunkBytes, item.bytes - offset);
+      const bool last_chunk = offset + kChunkBytes >= item.bytes;
+      for (uint32_t left = present; left != 0; left &= left - 1) {
+        const int lane = __ffs(static_cast<int>(left)) - 1;
+        const auto* row = reinterpret_cast<const std::byte*>(
+            __shfl_sync(kFullWarp, reinterpret_cast<uint64_t>(addend.row), lane));
+        uint32_t what = __shfl_sync(kFullWarp, addend.flags, lane);
+        if ((left & (left - 1)) == 0) what |= kEndsChunk | (last_chunk ? kEndsItem : 0U);
+        what |= static_cast<uint32_t>(item.number) << 8 | static_cast<uint32_t>(bytes) << 16;
+        const Chunk chunk = {item.to + offset, __shfl_sync(kFullWarp, addend.weight, lane), what};
+        if (count_ == kPlaces) take<kPlaces - 1>(done);
+        put(row + offset, bytes, chunk);
       }
-      // The consumers' reads come before the copy engine's writes. Here rather than in the
-      // consumers, whose stores over the links such a fence would wait for.
-      ptx::fence_copy_engine_shared();
-      state->tasks[entry] = task;
-      const bool has_row = (task.flags & (kNoRow | kStop)) == 0;
-      ptx::arrive_expecting(&state->full[entry], has_row ? task.bytes : 0);
-      if (has_row) ptx::load_bulk(row(), from, task.bytes, &state->full[entry]);
     }
-    __syncwarp();
-    advance();
   }
 
-  // By all consumers: the next row's task, when it is here.
-  __device__ RowTask get() const {
-    while (!ptx::try_wait(&state->full[entry], phase)) {
+  // Finishes what has been fetched.
+  template <typename Done>
+  __device__ void drain(const Done& done) {
+    while (count_ > 0) take<0>(done);
+  }
+
+ private:
+  struct Chunk {
+    std::byte* to;
+    float weight;
+    uint32_t what;  // flags | item << 8 | bytes << 16
+  };
+
+  __device__ std::byte* place(int index) const { return memory_ + index * kChunkBytes; }
+
+  __device__ void put(const std::byte* from, int bytes, const Chunk& chunk) {
+    if ((chunk.what & kNoRow) == 0) {
+      const uint32_t to = ptx::shared_address(place(next_));
+      from += kVectorBytes * lane_id();
+#pragma unroll
+      for (int i = 0; i < kVectorsOfThread; ++i) {
+        const int at = 32 * kVectorBytes * i;
+        if (kVectorBytes * lane_id() + at < bytes) ptx::copy_async(to + at, from + at);
+      }
     }
-    return state->tasks[entry];
+    ptx::commit_copies();
+    if (lane_id() == next_) kept_ = chunk;
+    next_ = next_ + 1 == kPlaces ? 0 : next_ + 1;
+    ++count_;
   }
-  // When this warp has read the row.
-  __device__ void release() {
-    __syncwarp();
-    if (lane_id() == 0) ptx::arrive(&state->empty[entry]);
-    advance();
+
+  // Adds the oldest chunk, of which at most kYounger were fetched later.
+  template <int kYounger, typename Done>
+  __device__ void take(const Done& done) {
+    const int oldest = next_ >= count_ ? next_ - count_ : next_ - count_ + kPlaces;
+    const uint32_t what = __shfl_sync(kFullWarp, kept_.what, oldest);
+    const float weight = __shfl_sync(kFullWarp, kept_.weight, oldest);
+    --count_;
+    ptx::wait_copies<kYounger>();
+    if ((what & kNoRow) == 0) add_row(place(oldest), weight, what);
+    if ((what & kEndsChunk) == 0) return;
+    auto* const to = reinterpret_cast<std::byte*>(
+        __shfl_sync(kFullWarp, reinterpret_cast<uint64_t>(kept_.to), oldest));
+    store(to, static_cast<int>(what >> 16));
+    if ((what & kEndsItem) != 0) done(static_cast<int>(what >> 8 & 0xffU));
   }
+
+  __device__ void add_row(const std::byte* from, float weight, uint32_t what) {
+    uint4 row[kVectorsOfThread];
+#pragma unroll
+    for (int i = 0; i < kVectorsOfThread; ++i) {
+      row[i] = *reinterpret_cast<const uint4*>(from + 32 * kVectorBytes * i);
+    }
+    if ((what & kOfPart) == 0) {
+#pragma unroll
+      for (int i = 0; i < kVectorsOfThread; ++i) total_.add(i, row[i], weight);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < kVectorsOfThread; ++i) part_.add(i, row[i], weight);
+    if ((what & kEndsPart) == 0) return;
+#pragma unroll
+    for (int i = 0; i < kVectorsOfThread; ++i) total_.add(i, part_.rounded(i), 1.0F);
+    part_ = {};
+  }
+
+  __device__ void store(std::byte* to, int bytes) {
+#pragma unroll
+    for (int i = 0; i < kVectorsOfThread; ++i) {
+      const int at = kVectorBytes * (lane_id() + 32 * i);
+      if (at < bytes) ptx::store_row(to + at, total_.rounded(i));
+    }
+    total_ = {};
+  }
+
+  std::byte* const memory_;
+  int next_ = 0;     // place
+  int count_ = 0;    // of places in use
+  Chunk kept_ = {};  // of the place with this lane's number
+  Sum<kVectorsOfThread> total_;
+  Sum<kVectorsOfThread> part_;
 };
 
 }  // namespace wideep::alltoall::device

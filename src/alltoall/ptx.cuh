@@ -112,7 +112,7 @@ __device__ inline void allow_next_kernel() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
-// Barriers in shared memory that count arrivals and bytes of bulk copies.
+// Barriers in shared memory that count arrivals.
 __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
@@ -121,32 +121,12 @@ __device__ inline void init_barrier(uint64_t* barrier, int arrivals) {
                "r"(arrivals)
                : "memory");
 }
-// Makes initialised barriers known to the copy engine; a barrier of the block must follow.
-__device__ inline void fence_barrier_init() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
 __device__ inline void arrive(uint64_t* barrier) {
   asm volatile(
       "{.reg .b64 s; mbarrier.arrive.shared::cta.b64 s, [%0];}" ::"r"(shared_address(barrier))
       : "memory");
 }
-__device__ inline void arrive_expecting(uint64_t* barrier, int bytes) {
-  asm volatile("{.reg .b64 s; mbarrier.arrive.expect_tx.shared::cta.b64 s, [%0], %1;}" ::"r"(
-                   shared_address(barrier)),
-               "r"(bytes)
-               : "memory");
-}
-// Whether the phase of this parity has ended; waits a little for it.
-__device__ inline bool try_wait(uint64_t* barrier, uint32_t parity) {
-  uint32_t done;
-  asm volatile(
-      "{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
-      : "=r"(done)
-      : "r"(shared_address(barrier)), "r"(parity)
-      : "memory");
-  return done != 0;
-}
-// The same without waiting.
+// Whether the phase of this parity has ended.
 __device__ inline bool test_wait(uint64_t* barrier, uint32_t parity) {
   uint32_t done;
   asm volatile(
@@ -156,21 +136,18 @@ __device__ inline bool test_wait(uint64_t* barrier, uint32_t parity) {
       : "memory");
   return done != 0;
 }
-// Copies whole vectors from global to shared memory; the barrier counts their bytes.
-__device__ inline void load_bulk(void* to, const void* from, int bytes, uint64_t* barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(shared_address(to)),
-      "l"(from), "r"(bytes), "r"(shared_address(barrier))
-      : "memory");
+// Copies a vector from global to shared memory without waiting, past the first cache.
+__device__ inline void copy_async(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
-// Orders this thread's accesses, and what it saw, before later ones of the copy engine; to shared
-// memory, and to global memory.
-__device__ inline void fence_copy_engine_shared() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+// Ends a group of this thread's copies, which may be empty.
+__device__ inline void commit_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
 }
-__device__ inline void fence_copy_engine_global() {
-  asm volatile("fence.proxy.async.global;" ::: "memory");
+// Waits until all but the last kPending groups of this thread's copies are there.
+template <int kPending>
+__device__ inline void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
 // Rows pass through once: they are not kept in the first cache.
