@@ -17,10 +17,11 @@ namespace {
 
 using ::testing::HasSubstr;
 
+const std::string kModel = WIDEEP_SOURCE_DIR "/models/dsv3-tiny";
+
 CommandResult bench_moe(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(),
-                   {"bench", "moe", "--model", WIDEEP_SOURCE_DIR "/models/dsv3-tiny", "--device",
-                    "cpu", "--world", "local", "--calls", "2", "--warmup", "1"});
+  arguments.insert(arguments.begin(), {"bench", "moe", "--model", kModel, "--device", "cpu",
+                                       "--world", "local", "--calls", "2", "--warmup", "1"});
   return run_command(add_bench, std::move(arguments));
 }
 
