@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs what needs GPUs: the tests, with a rank a GPU where there are several, and the all-to-all's
-# measurements. For a machine with GPUs; CI has none.
+# Runs what needs GPUs: the tests, with a rank a GPU where there are several, and the measurements of
+# the all-to-all and of MoE layers. For a machine with GPUs; CI has none.
 #
 # usage: tools/gpu_check.sh [--gpus N] [--quick] [--bench_only] [--out FOLDER] [BUILD_FOLDER]
 #   --gpus N       GPUs to use; default: all there are
@@ -67,6 +67,23 @@ bench() {
   "$build"/wideep bench all-to-all --report_json "$out/$name.json" "$@" | tee "$out/$name.txt"
 }
 
+# bench_moe NAME VARIANTS OPTION...: MoE layers, without backend WideEP where the engine refuses it.
+bench_moe() {
+  local name=$1 variants=$2
+  shift 2
+  echo "== bench $name"
+  set -- "$build"/wideep bench moe --device cuda --ep "$gpus" --report_json "$out/$name.json" "$@"
+  if "$@" --variants "$variants" > "$out/$name.txt" 2> "$out/$name.err"; then
+    cat "$out/$name.txt"
+  elif grep -q 'moe_config.backend: WIDEEP' "$out/$name.err"; then
+    echo "WideEP skipped: $(grep -m 1 WIDEEP "$out/$name.err")"
+    "$@" --variants cutlass | tee "$out/$name.txt"
+  else
+    cat "$out/$name.err" >&2
+    return 1
+  fi
+}
+
 measure() {
   local replays=20 sizes=1,2,4,8,16,32,64,128,256,512,1024,2048,4096,8192 few=8,128,4096
   [ "$quick" = 0 ] || replays=8 sizes=1,8,128,1024,4096,8192
@@ -76,6 +93,11 @@ measure() {
   bench one_rank --replays $replays --tokens 128,4096 --layouts slot,source --routing one_rank
   bench multiprocessors --replays $replays --tokens 128,4096 --layouts slot,source --num_sms 8,16,32,132
   bench exact --replays $replays --tokens $few --formats bf16 --layouts slot --combine exact
+  # Replicas need a second rank.
+  local variants=cutlass,wideep
+  [ "$gpus" = 1 ] || variants=cutlass,wideep,plan,online
+  bench_moe moe $variants --model bench/models/deepseek-v3-4-layers --layers 2 --tokens 1,32,128,1024,4096 \
+    --skew data/sample_load.json
 }
 
 [ "$tests" = 0 ] || run_tests

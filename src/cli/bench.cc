@@ -314,6 +314,7 @@ void add_bench(CLI::App& parent) {
   add_mode(*bench, "One request after the other: times to tokens", latency, before);
   add_bench_prepare(*bench);
   add_bench_all_to_all(*bench);
+  add_bench_moe(*bench);
   add_bench_ops(*bench);
   add_bench_step(*bench);
 }

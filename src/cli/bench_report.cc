@@ -29,12 +29,6 @@ double percentile(const std::vector<double>& sorted, double share) {
   return std::lerp(sorted[below], sorted[above], place - static_cast<double>(below));
 }
 
-OrderedJson distribution_json(const Distribution& values) {
-  return {{"average", values.average}, {"p50", values.p50}, {"p90", values.p90},
-          {"p95", values.p95},         {"p99", values.p99}, {"minimum", values.minimum},
-          {"maximum", values.maximum}};
-}
-
 std::string distribution_line(const char* name, const Distribution& values) {
   return fmt::format("{:<24}{:>10.2f}{:>10.2f}{:>10.2f}{:>10.2f}{:>10.2f}{:>10.2f}\n", name,
                      values.average, values.p50, values.p90, values.p95, values.p99,
@@ -78,6 +72,12 @@ Distribution distribution_of(std::vector<double> values) {
           .p99 = percentile(values, 0.99),
           .minimum = values.front(),
           .maximum = values.back()};
+}
+
+OrderedJson distribution_json(const Distribution& values) {
+  return {{"average", values.average}, {"p50", values.p50}, {"p90", values.p90},
+          {"p95", values.p95},         {"p99", values.p99}, {"minimum", values.minimum},
+          {"maximum", values.maximum}};
 }
 
 BenchSummary summarize(std::span<const RequestRecord> records, double seconds,

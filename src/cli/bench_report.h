@@ -30,6 +30,7 @@ struct Distribution {
   double maximum = 0;
 };
 Distribution distribution_of(std::vector<double> values);
+OrderedJson distribution_json(const Distribution& values);
 
 struct BenchSummary {
   int64_t requests = 0;

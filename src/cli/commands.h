@@ -29,6 +29,7 @@ void add_tokenize(CLI::App& parent);
 
 // Subcommands of `wideep bench`.
 void add_bench_all_to_all(CLI::App& bench);
+void add_bench_moe(CLI::App& bench);
 void add_bench_ops(CLI::App& bench);
 void add_bench_prepare(CLI::App& bench);
 void add_bench_step(CLI::App& bench);

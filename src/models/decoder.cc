@@ -92,10 +92,7 @@ Result<std::unique_ptr<Model>> Model::create(Stream& stream, const ModelOptions&
 }
 
 Result<std::unique_ptr<Model>> Decoder::create(Stream& stream, const ModelOptions& options) {
-  if (stream.is_cuda() && options.engine->moe.backend == MoeBackend::kWideEp) {
-    return Status::invalid_input(
-        "moe_config.backend: WIDEEP: runs on CPUs: use --device cpu, or backend CUTLASS on GPUs");
-  }
+  RETURN_IF_ERROR(check_backend(stream, *options.engine));
   RETURN_IF_ERROR(check_layout(*options.config, *options.mapping,
                                options.engine->parallel.enable_attention_dp));
   std::unique_ptr<Decoder> decoder(new Decoder(stream, options));
@@ -167,12 +164,8 @@ Status Decoder::start_wide_ep() {
   if (wide_ep_ == nullptr) return Status::ok();
   std::vector<std::vector<moe::SlotBytes>> slots;
   for (const Layer& layer : layers_) {
-    const moe::ExpertWeights weights = layer.feed_forward->slot_weights();
-    if (weights.down.empty()) continue;
-    std::vector<moe::SlotBytes>& of_layer = slots.emplace_back();
-    for (size_t s = 0; s < weights.down.size(); ++s) {
-      of_layer.push_back({store_.memory_of(weights.gate_up[s]), store_.memory_of(weights.down[s])});
-    }
+    std::vector<moe::SlotBytes> of_layer = slot_bytes(store_, *layer.feed_forward);
+    if (!of_layer.empty()) slots.push_back(std::move(of_layer));
   }
   return wide_ep_->start(*options_.groups->moe_ep, std::move(slots));
 }

@@ -14,7 +14,6 @@
 #include "kernels/linear.h"
 #include "kernels/transfer.h"
 #include "moe/conventional_layer.h"
-#include "moe/router.h"
 #include "moe/wide_ep_layer.h"
 
 namespace wideep::models {
@@ -82,6 +81,8 @@ class MoeBlock : public FeedForward {
   moe::ExpertWeights slot_weights() const override {
     return options_.wide_ep != nullptr ? expert_weights_ : moe::ExpertWeights{};
   }
+  const moe::Router* router() const override { return &*router_; }
+  moe::MoeLayer* experts() const override { return experts_.get(); }
 
  private:
   const ModelConfig& config() const { return *options_.model->config; }
@@ -263,6 +264,15 @@ int64_t MoeBlock::scratch_bytes(int max_rows) const {
 }
 
 }  // namespace
+
+std::vector<moe::SlotBytes> slot_bytes(const WeightStore& store, const FeedForward& layer) {
+  const moe::ExpertWeights weights = layer.slot_weights();
+  std::vector<moe::SlotBytes> slots;
+  for (size_t s = 0; s < weights.down.size(); ++s) {
+    slots.push_back({store.memory_of(weights.gate_up[s]), store.memory_of(weights.down[s])});
+  }
+  return slots;
+}
 
 std::unique_ptr<FeedForward> make_feed_forward(const FeedForwardOptions& options,
                                                WeightStore& store) {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "base/tensor.h"
@@ -15,6 +16,8 @@
 #include "models/model.h"
 #include "models/weights.h"
 #include "moe/moe_layer.h"
+#include "moe/router.h"
+#include "moe/slot_bytes.h"
 #include "moe/wide_ep.h"
 
 namespace wideep::models {
@@ -30,6 +33,9 @@ class FeedForward {
   virtual int64_t scratch_bytes(int max_rows) const = 0;
   // The slots of this rank, with backend WideEP; else none.
   virtual moe::ExpertWeights slot_weights() const { return {}; }
+  // The two parts of an MoE layer that are not the shared expert; null where it is dense.
+  virtual const moe::Router* router() const { return nullptr; }
+  virtual moe::MoeLayer* experts() const { return nullptr; }
 };
 
 struct FeedForwardOptions {
@@ -42,6 +48,9 @@ struct FeedForwardOptions {
   RoutingObserver* const* observer = nullptr;  // where the model keeps its observer, null or not
   moe::WideEp* wide_ep = nullptr;              // null: backend CUTLASS
 };
+
+// The memory of the slots of this rank, after the store's load(); none without slots.
+std::vector<moe::SlotBytes> slot_bytes(const WeightStore& store, const FeedForward& layer);
 
 // Plans the weights in the store; they are there after its load().
 std::unique_ptr<FeedForward> make_feed_forward(const FeedForwardOptions& options,

@@ -22,6 +22,12 @@ void set_online(const BalancerConfig& balancer, moe::WideEpOptions& options) {
 
 }  // namespace
 
+Status check_backend(const Stream& stream, const EngineConfig& engine) {
+  if (!stream.is_cuda() || engine.moe.backend != MoeBackend::kWideEp) return Status::ok();
+  return Status::invalid_input(
+      "moe_config.backend: WIDEEP: runs on CPUs: use --device cpu, or backend CUTLASS on GPUs");
+}
+
 moe::WideEpOptions wide_ep_options(const ModelConfig& model, const EngineConfig& engine,
                                    const Mapping& mapping, const Mapping::Layers& layers) {
   const BalancerConfig balancer = engine.moe.load_balancer.value_or(BalancerConfig{});

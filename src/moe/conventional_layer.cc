@@ -67,9 +67,10 @@ int64_t ConventionalLayer::scratch_bytes(int max_rows) const {
 
 void ConventionalLayer::run_own_experts(Stream& stream, Arena& arena, const MoeInput& input,
                                         MatrixView y) const {
+  begin(stream, Phase::kDispatch);
   if (stream.is_cuda()) {
     run_experts_on_device(stream, arena,
-                          {shape_, options_.first_expert, options_.experts, input, y});
+                          {shape_, options_.first_expert, options_.experts, input, y, profile()});
     return;
   }
   const Arena::Scope scope(arena);
@@ -98,9 +99,11 @@ void ConventionalLayer::run_own_experts(Stream& stream, Arena& arena, const MoeI
   gather.y = permuted;
   kernels::gather_rows(stream, gather);
 
+  begin(stream, Phase::kExperts);
   const MatrixView down = arena.matrix(num_rows, shape_.hidden_size);
   run_experts(stream, arena, options_.experts, offsets, permuted, down);
 
+  begin(stream, Phase::kCombine);
   kernels::CombineRowsParams combine;
   combine.x = down;
   combine.rows = rows;
@@ -112,6 +115,7 @@ void ConventionalLayer::run_own_experts(Stream& stream, Arena& arena, const MoeI
 
 Status ConventionalLayer::forward_gathered(Stream& stream, Arena& arena, const MoeInput& input,
                                            std::span<const int> counts, MatrixView y) const {
+  begin(stream, Phase::kDispatch);
   const Arena::Scope scope(arena);
   const int64_t hidden = shape_.hidden_size;
   const DType dtype = input.x.dtype;
@@ -128,6 +132,7 @@ Status ConventionalLayer::forward_gathered(Stream& stream, Arena& arena, const M
   const std::span<std::byte> all = arena.take<std::byte>(total * row.bytes);
   std::vector<int64_t> sizes;
   for (const int count : counts) sizes.push_back(count * row.bytes);
+  RETURN_IF_ERROR(meet(stream, Phase::kDispatch));
   RETURN_IF_ERROR(options_.gather->all_gather_v(own, sizes, all));
 
   const MatrixView gathered_rows = bytes_view(all, row.bytes);
@@ -145,6 +150,7 @@ Status ConventionalLayer::forward_gathered(Stream& stream, Arena& arena, const M
   const MatrixView sums = arena.matrix(total, hidden, dtype);
   run_own_experts(stream, arena, gathered, sums);
   const std::vector<int64_t> rows(counts.begin(), counts.end());
+  RETURN_IF_ERROR(meet(stream, Phase::kCombine));
   return options_.gather->reduce_scatter_rows(sums, rows, y);
 }
 

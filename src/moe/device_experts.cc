@@ -128,12 +128,14 @@ void run_experts_on_device(Stream& stream, Arena& arena, const DeviceExpertsPara
   const DType dtype = params.input.x.dtype;
 
   const kernels::ScaledRows x = gather(stream, arena, params, rows);
+  if (params.profile != nullptr) params.profile->begin(stream, Phase::kExperts);
   const MatrixView gate_up = arena.matrix(bound, int64_t{2} * shape.intermediate_size, dtype);
   multiply(stream, rows, x, params.experts.gate_up, gate_up);
   const kernels::ScaledRows activated = activate(stream, arena, params, rows, gate_up);
   const MatrixView down = arena.matrix(bound, shape.hidden_size, dtype);
   multiply(stream, rows, activated, params.experts.down, down);
 
+  if (params.profile != nullptr) params.profile->begin(stream, Phase::kCombine);
   kernels::CombineRowsParams combine;
   combine.x = down;
   combine.rows = rows.of_pair;

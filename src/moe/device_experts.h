@@ -15,6 +15,7 @@ struct DeviceExpertsParams {
   ExpertWeights experts;  // those from first_expert on, side by side; of FP8 or not
   MoeInput input;
   MatrixView y;  // [tokens, hidden] the sum over these experts
+  LayerProfile* profile = nullptr;
 };
 void run_experts_on_device(Stream& stream, Arena& arena, const DeviceExpertsParams& params);
 

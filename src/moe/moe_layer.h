@@ -12,6 +12,7 @@
 #include "base/tensor.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/linear.h"
+#include "moe/layer_profile.h"
 
 namespace wideep::moe {
 
@@ -45,6 +46,23 @@ class MoeLayer {
 
   // Most that forward() takes of the arena where no rank has more than max_rows tokens.
   virtual int64_t scratch_bytes(int max_rows) const = 0;
+
+  // Takes the times of the layer's phases from now on; null: none. It outlives its use here. With
+  // one, forward() makes the ranks meet before they exchange data.
+  void set_profile(LayerProfile* profile) { profile_ = profile; }
+
+ protected:
+  // See LayerProfile.
+  void begin(Stream& stream, Phase phase) const {
+    if (profile_ != nullptr) profile_->begin(stream, phase);
+  }
+  Status meet(Stream& stream, Phase phase) const {
+    return profile_ == nullptr ? Status::ok() : profile_->meet(stream, phase);
+  }
+  LayerProfile* profile() const { return profile_; }
+
+ private:
+  LayerProfile* profile_ = nullptr;
 };
 
 // Weights of experts side by side. The memory is the caller's and outlives the layer.

@@ -100,8 +100,8 @@ class WideEp {
   void count(int layer_index, std::span<const int32_t> ids);
 
   std::span<const int> slots(int layer_index) const { return options_.slots[layer_index]; }
-  // Of the iteration that began last, once it is over. Loads are kept only after observe().
-  void observe() { observes_ = true; }
+  // Of the iteration that began last, once it is over. Loads are kept only while they are observed.
+  void observe(bool observes = true) { observes_ = observes; }
   IterationReport report() const;
 
  private:

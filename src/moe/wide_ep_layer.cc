@@ -41,7 +41,7 @@ Status WideEpLayer::forward(Stream& stream, Arena& arena, const MoeInput& input,
   return Status::ok();
 }
 
-Status WideEpLayer::choose_slots(Arena& arena, std::span<const int32_t> ids,
+Status WideEpLayer::choose_slots(Stream& stream, Arena& arena, std::span<const int32_t> ids,
                                  std::span<int32_t> slots) {
   const Arena::Scope scope(arena);
   WideEp& shared = *options_.wide_ep;
@@ -50,6 +50,7 @@ Status WideEpLayer::choose_slots(Arena& arena, std::span<const int32_t> ids,
   batch.rank = shared.group().rank();
   batch.ids = ids;
   if (chooser.needs_counts()) {
+    begin(stream, Phase::kCounts);
     const int num_experts = shared.options().shape.num_experts;
     const std::span<int32_t> own = arena.take<int32_t>(num_experts);
     std::ranges::fill(own, 0);
@@ -58,9 +59,11 @@ Status WideEpLayer::choose_slots(Arena& arena, std::span<const int32_t> ids,
     }
     const std::span<int32_t> all =
         arena.take<int32_t>(int64_t{shared.group().size()} * num_experts);
+    RETURN_IF_ERROR(meet(stream, Phase::kCounts));
     RETURN_IF_ERROR(shared.group().all_gather(std::as_bytes(own), std::as_writable_bytes(all)));
     batch.counts = all;
   }
+  begin(stream, Phase::kSplit);
   chooser.choose(batch, slots);
   return Status::ok();
 }
@@ -72,12 +75,17 @@ Status WideEpLayer::forward_chunk(Stream& stream, Arena& arena, const MoeInput& 
   alltoall::AllToAll& all_to_all = shared.all_to_all();
   const std::span<const int32_t> ids = input.all_ids(options_.shape.top_k);
   const std::span<int32_t> slots = arena.take<int32_t>(std::ssize(ids));
-  RETURN_IF_ERROR(choose_slots(arena, ids, slots));
+  RETURN_IF_ERROR(choose_slots(stream, arena, ids, slots));
+  RETURN_IF_ERROR(meet(stream, Phase::kDispatch));
   RETURN_IF_ERROR(all_to_all.plan(stream, {input.x.rows, slots, input.weights}));
+  begin(stream, Phase::kCounts);
   shared.count(options_.layer_index, ids);
   if (options_.on_slots) options_.on_slots(slots);
+  begin(stream, Phase::kDispatch);
   ASSIGN_OR_RETURN(const alltoall::Received received, all_to_all.dispatch(stream, input.x));
+  begin(stream, Phase::kExperts);
   run_experts(stream, arena, options_.slots, received.offsets, received.rows, received.outputs);
+  RETURN_IF_ERROR(meet(stream, Phase::kCombine));
   return all_to_all.combine(stream, y);
 }
 

@@ -29,7 +29,8 @@ class WideEpLayer : public MoeLayer {
 
  private:
   Status forward_chunk(Stream& stream, Arena& arena, const MoeInput& input, MatrixView y);
-  Status choose_slots(Arena& arena, std::span<const int32_t> ids, std::span<int32_t> slots);
+  Status choose_slots(Stream& stream, Arena& arena, std::span<const int32_t> ids,
+                      std::span<int32_t> slots);
 
   const Options options_;
 };
