@@ -134,8 +134,8 @@ void split_batch(Stream& stream, const SplitBatchParams& params) {
   const int64_t bytes = split_bytes(shape);
   CHECK(bytes <= kMaxSplitBytes);
   const Split split = {
-      ReplicaTables::of(shape), params.tables,   params.counts,   params.begin, params.ends,
-      shape.num_experts,        shape.num_slots, shape.num_ranks, params.rank};
+      shape,      ReplicaTables::of(shape), params.tables, params.counts, params.begin, params.ends,
+      params.rank};
   if (params.rule == SplitRule::kQuota) {
     const auto totals = static_cast<size_t>(shape.num_experts) * sizeof(int32_t);
     split_quota_kernel<<<1, kSplitThreads, totals, stream_of(stream)>>>(split);
