@@ -93,7 +93,8 @@ Status Replica::serve(Frontend* frontend) {
     apply(std::move(orders));
     if (shutdown) return Status::ok();
     const Iteration& iteration = scheduler_.plan();
-    ASSIGN_OR_RETURN(const bool any, exchange_tokens(iteration.num_tokens));
+    build_batch(iteration);
+    ASSIGN_OR_RETURN(const bool any, exchange_tokens());
     if (any) {
       RETURN_IF_ERROR(run_iteration(iteration));
       if (frontend != nullptr) report(iteration);
@@ -159,9 +160,9 @@ void Replica::apply(Orders orders) {
   for (const RequestId id : orders.cancels) scheduler_.cancel(id);
 }
 
-Result<bool> Replica::exchange_tokens(int num_tokens) {
-  if (!options_.attention_dp) return num_tokens > 0;
-  return exchange_dp_state(groups_, *options_.model, num_tokens, batch_);
+Result<bool> Replica::exchange_tokens() {
+  if (!options_.attention_dp) return !batch_.token_ids.empty();
+  return exchange_dp_state(groups_, *options_.model, batch_);
 }
 
 Status Replica::run_iteration(const Iteration& iteration) {
@@ -169,13 +170,15 @@ Status Replica::run_iteration(const Iteration& iteration) {
   ++iterations_;
   computed_tokens_ += iteration.num_tokens;
   copy_pages(iteration.copies);
-  build_batch(iteration);
   const MatrixView logits = matrix_view(reinterpret_cast<float*>(logits_.data()),
                                         iteration.num_wanted, options_.vocab_size);
   RETURN_IF_ERROR(options_.model->forward(batch_, logits));
   if (options_.statistics != nullptr) RETURN_IF_ERROR(options_.statistics->end_iteration());
   tokens_.resize(static_cast<size_t>(iteration.num_wanted));
-  return iteration.num_wanted == 0 ? Status::ok() : sample(iteration);
+  if (iteration.num_wanted > 0) RETURN_IF_ERROR(sample(iteration));
+  // Rows that never came make wrong tokens: nobody is told those.
+  const moe::WideEp* wide_ep = options_.model->wide_ep();
+  return wide_ep != nullptr ? wide_ep->check() : Status::ok();
 }
 
 void Replica::build_batch(const Iteration& iteration) {
@@ -231,7 +234,7 @@ Status Replica::sample(const Iteration& iteration) {
 
 void Replica::report(const Iteration& iteration) {
   if (!options_.on_iteration) return;
-  const moe::WideEp* wide_ep = options_.model->wide_ep();
+  moe::WideEp* wide_ep = options_.model->wide_ep();
   std::optional<moe::IterationReport> balancer;
   if (wide_ep != nullptr) balancer = wide_ep->report();
   const std::vector<int>& dp_tokens = batch_.dp_tokens;

@@ -86,8 +86,9 @@ class Replica {
   Status gather_outputs(std::span<const std::byte> own, std::span<const int64_t> bytes,
                         Frontend* frontend);
   void apply(Orders orders);
-  // Tokens of every rank of the tp group, with attention DP; false where none has any.
-  Result<bool> exchange_tokens(int num_tokens);
+  // After build_batch(): tokens of every rank of the tp group, with attention DP; false where none
+  // has any.
+  Result<bool> exchange_tokens();
   Status run_iteration(const Iteration& iteration);
   void build_batch(const Iteration& iteration);
   void copy_pages(std::span<const PageCopy> copies);

@@ -5,6 +5,7 @@
 #include "dist/tensor_group.h"
 #include "kernels/elementwise.h"
 #include "kernels/replica_choice.h"
+#include "kernels/transfer.h"
 #include "moe/conventional_layer.h"
 #include "moe/slot_exchange.h"
 
@@ -19,7 +20,10 @@ class GatherExchange : public SlotExchange {
 
   Status gather_counts(Stream& stream, std::span<const int32_t> own,
                        std::span<int32_t> all) override {
-    CHECK(stream.is_cuda());
+    if (group_ == nullptr) {
+      kernels::copy_bytes(stream, std::as_bytes(own), std::as_writable_bytes(all).data());
+      return Status::ok();
+    }
     const std::vector<int64_t> bytes(static_cast<size_t>(options_.shape.num_ranks),
                                      static_cast<int64_t>(own.size_bytes()));
     return group_->all_gather_v(std::as_bytes(own), bytes, std::as_writable_bytes(all));
@@ -28,11 +32,10 @@ class GatherExchange : public SlotExchange {
   Status forward(Stream& stream, Arena& arena, const SlotBatch& batch, MatrixView y) override {
     const Arena::Scope scope(arena);
     RETURN_IF_ERROR(count(stream, arena, batch));
-    const bool is_alone = options_.shape.num_ranks == 1;
     ConventionalLayer layer({.shape = options_.layer,
                              .first_expert = rank_ * options_.shape.slots_per_rank(),
                              .experts = batch.slots,
-                             .gather = is_alone ? nullptr : group_.get(),
+                             .gather = group_.get(),
                              .max_num_tokens = static_cast<int>(options_.max_tokens),
                              .on_gpu = true});
     RETURN_IF_ERROR(layer.forward(stream, arena, batch.input, batch.tokens, y));
@@ -40,7 +43,7 @@ class GatherExchange : public SlotExchange {
     return Status::ok();
   }
 
-  bool is_capturable() const override { return group_->is_capturable(); }
+  bool is_capturable() const override { return group_ == nullptr || group_->is_capturable(); }
   Status check() const override { return Status::ok(); }
   const char* name() const override { return "all-gather and reduce-scatter"; }
 
@@ -60,7 +63,7 @@ class GatherExchange : public SlotExchange {
 
   const SlotExchangeOptions options_;
   const int rank_;
-  std::unique_ptr<dist::TensorGroup> group_;
+  std::unique_ptr<dist::TensorGroup> group_;  // null for one rank
 };
 
 }  // namespace
@@ -75,8 +78,10 @@ Result<std::unique_ptr<SlotExchange>> make_gather_exchange(Stream& stream,
         "or "
         "FP8: use --dtype bf16 or fp8, or combine reduced");
   }
-  ASSIGN_OR_RETURN(std::unique_ptr<dist::TensorGroup> tensors,
-                   dist::TensorGroup::create(group, stream));
+  std::unique_ptr<dist::TensorGroup> tensors;
+  if (group.size() > 1) {
+    ASSIGN_OR_RETURN(tensors, dist::TensorGroup::create(group, stream));
+  }
   return std::unique_ptr<SlotExchange>(
       std::make_unique<GatherExchange>(options, group.rank(), std::move(tensors)));
 }
