@@ -522,8 +522,9 @@ Status Decoder::forward(const Batch& batch, MatrixView logits) {
   } else {
     MatrixView padded = logits;
     padded.rows = graph_rows;
-    RETURN_IF_ERROR(graphs_.run(*stream_, graph_rows, padded.data,
-                                [&] { return run_pass(pass, batch, padded); }));
+    RETURN_IF_ERROR(graphs_.run(
+        *stream_, graph_rows, padded.data, [&] { return run_pass(pass, batch, padded); },
+        [&] { return wide_ep_ != nullptr ? wide_ep_->meet() : Status::ok(); }));
   }
   return wide_ep_ != nullptr ? wide_ep_->end_iteration() : Status::ok();
 }

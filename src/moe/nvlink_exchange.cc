@@ -45,22 +45,23 @@ Result<std::unique_ptr<NvlinkGroup>> make_group(dist::Communicator& group,
 
 class NvlinkExchange : public SlotExchange {
  public:
-  explicit NvlinkExchange(const SlotExchangeOptions& options)
-      : options_(options), shapes_(nvlink_shapes(options)) {}
+  NvlinkExchange(dist::Communicator& group, const SlotExchangeOptions& options)
+      : group_(group), options_(options), shapes_(nvlink_shapes(options)) {}
 
-  Status start(dist::Communicator& group) {
-    ASSIGN_OR_RETURN(const int sharing, ranks_of_a_gpu(group));
-    if (sharing > 1) {
-      shapes_.large.num_sms = shapes_.masked.num_sms = std::max(1, kSmsOfSharedGpu / sharing);
+  Status start() {
+    ASSIGN_OR_RETURN(sharing_, ranks_of_a_gpu(group_));
+    if (sharing_ > 1) {
+      shapes_.large.num_sms = shapes_.masked.num_sms = std::max(1, kSmsOfSharedGpu / sharing_);
     }
-    ASSIGN_OR_RETURN(large_, make_group(group, shapes_.large));
+    ASSIGN_OR_RETURN(large_, make_group(group_, shapes_.large));
     if (shapes_.masked.max_tokens == 0) return Status::ok();
-    ASSIGN_OR_RETURN(masked_, make_group(group, shapes_.masked));
+    ASSIGN_OR_RETURN(masked_, make_group(group_, shapes_.masked));
     return Status::ok();
   }
 
   Status gather_counts(Stream& stream, std::span<const int32_t> own,
                        std::span<int32_t> all) override {
+    RETURN_IF_ERROR(meet(stream));
     return large_->gather_counts(stream, own, all);
   }
 
@@ -84,6 +85,7 @@ class NvlinkExchange : public SlotExchange {
                                         .slots = input.all_ids(options_.layer.top_k),
                                         .weights = weights,
                                         .most_tokens = most}));
+    RETURN_IF_ERROR(meet(stream));
     ASSIGN_OR_RETURN(const alltoall::Received received,
                      group.dispatch(stream, alltoall::NvlinkDispatch{.x = x, .scales = {}}));
     kernels::add_row_sums(stream, received.rows_of_slots.data(), options_.shape.num_ranks,
@@ -96,7 +98,17 @@ class NvlinkExchange : public SlotExchange {
          .received = received,
          .group_rows = is_masked ? shapes_.masked.max_rows : 0,
          .expected_rows = (pairs + options_.shape.num_slots - 1) / options_.shape.num_slots});
+    RETURN_IF_ERROR(meet(stream));
     return group.combine(stream, {.rows = {}, .residual = batch.residual, .y = y});
+  }
+
+  Status meet(Stream& stream) override {
+    if (sharing_ == 1) return Status::ok();
+    cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+    RETURN_IF_CUDA_ERROR(cudaStreamIsCapturing(stream_of(stream), &capturing));
+    if (capturing != cudaStreamCaptureStatusNone) return Status::ok();
+    RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_of(stream)));
+    return group_.barrier();
   }
 
   bool is_capturable() const override { return true; }
@@ -109,8 +121,10 @@ class NvlinkExchange : public SlotExchange {
   }
 
  private:
+  dist::Communicator& group_;
   const SlotExchangeOptions options_;
   NvlinkShapes shapes_;
+  int sharing_ = 1;  // ranks of the group on one GPU
   std::unique_ptr<NvlinkGroup> large_;
   std::unique_ptr<NvlinkGroup> masked_;
 };
@@ -121,8 +135,8 @@ Result<std::unique_ptr<SlotExchange>> make_nvlink_exchange(Stream& stream,
                                                            dist::Communicator& group,
                                                            const SlotExchangeOptions& options) {
   CHECK(stream.is_cuda());
-  auto exchange = std::make_unique<NvlinkExchange>(options);
-  RETURN_IF_ERROR(exchange->start(group));
+  auto exchange = std::make_unique<NvlinkExchange>(group, options);
+  RETURN_IF_ERROR(exchange->start());
   return std::unique_ptr<SlotExchange>(std::move(exchange));
 }
 

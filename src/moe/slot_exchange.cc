@@ -12,8 +12,6 @@
 namespace wideep::moe {
 namespace {
 
-// Rows of the masked layout over a rank's slots, each with room for the tokens of all ranks.
-constexpr int64_t kMaskedRows = 65536;
 constexpr int64_t kMaskedAlignment = 64;
 
 bool is_fp8(const SlotExchangeOptions& options) {
@@ -24,7 +22,7 @@ bool is_fp8(const SlotExchangeOptions& options) {
 int64_t masked_tokens(const SlotExchangeOptions& options) {
   // Products of BF16 read every row that there is room for.
   if (!is_fp8(options)) return 0;
-  return std::min(options.max_tokens_of_rank, kMaskedRows / options.shape.num_slots);
+  return std::min(options.max_tokens_of_rank, options.max_masked_rows / options.shape.num_slots);
 }
 
 }  // namespace

@@ -31,7 +31,10 @@ struct SlotExchangeOptions {
   CombineMode combine = CombineMode::kReduced;
   int64_t max_tokens = 0;          // of all ranks in one chunk
   int64_t max_tokens_of_rank = 0;  // the same of one
-  double timeout_seconds = 30;     // after which a peer is given up
+  // FP8: small batches lie masked, with room for the tokens of all ranks in each of a rank's slots;
+  // rows of all of these at most.
+  int64_t max_masked_rows = 65536;
+  double timeout_seconds = 30;  // after which a peer is given up
 };
 
 // A chunk. Collective over the group.
@@ -58,6 +61,11 @@ class SlotExchange {
                                std::span<int32_t> all) = 0;
   // y [tokens, hidden] in the type of the input.
   virtual Status forward(Stream& stream, Arena& arena, const SlotBatch& batch, MatrixView y) = 0;
+
+  // Before a graph with these calls is replayed. Where ranks share a GPU, for tests, waits for the
+  // stream and the other ranks: a kernel that waits for a rank must not keep it from what the whole
+  // GPU has to be idle for, as loading a kernel may. Elsewhere does nothing.
+  virtual Status meet(Stream& stream) = 0;
 
   virtual bool is_capturable() const = 0;
   // What the device reported by itself; does not wait for it.
