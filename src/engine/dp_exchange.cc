@@ -16,7 +16,7 @@ struct DpState {
 
 Result<bool> exchange_dp_state(const dist::Groups& groups, models::Model& model,
                                models::Batch& batch) {
-  const moe::WideEp* wide_ep = model.wide_ep();
+  moe::WideEp* wide_ep = model.wide_ep();
   DpState own;
   own.num_tokens = std::ssize(batch.token_ids);
   own.is_decode = batch.is_decode() ? 1 : 0;

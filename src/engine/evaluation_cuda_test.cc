@@ -176,6 +176,26 @@ TEST_F(EvaluationCudaTest, WideEpExactGivesTheBitsOfOneRank) {
   }
 }
 
+// Weights go from GPU to GPU between the steps, of which some are graphs.
+TEST_F(EvaluationCudaTest, WideEpExactIsOneRankWhileExpertsMove) {
+  const Reference reference = read_reference(kDeepSeek, 260);
+  BalancerConfig still = balancer_of(1, ReplicaChoice::kPerBatch, CombineMode::kExact);
+  const auto one = run(kDeepSeek, wide_ep(1, still), reference.prompts, 8, DType::kBF16);
+  ASSERT_TRUE(one.is_ok()) << one.status().message();
+  BalancerConfig moving = balancer_of(4, ReplicaChoice::kPerBatch, CombineMode::kExact);
+  moving.layer_updates_per_iter = 8;  // every layer in every iteration
+  moving.min_gain = 0;
+  moving.decay = 0.2;
+  for (const bool uses_graphs : {false, true}) {
+    SCOPED_TRACE(testing::Message() << "graphs " << uses_graphs);
+    Layout layout = wide_ep(4, moving);
+    layout.uses_graphs = uses_graphs;
+    const auto results = run(kDeepSeek, layout, reference.prompts, 8, DType::kBF16);
+    ASSERT_TRUE(results.is_ok()) << results.status().message();
+    expect_same_bits(*results, *one);
+  }
+}
+
 // Graphs run the same kernels on the same rows; ranks without a token take part in them.
 TEST_F(EvaluationCudaTest, WideEpGraphsGiveTheBitsOfEagerSteps) {
   const Reference reference = read_reference(kDeepSeek, 48);

@@ -51,10 +51,10 @@ Status WideEp::start(dist::Communicator& group, std::vector<std::vector<SlotByte
     ASSIGN_OR_RETURN(all_to_all_, alltoall::AllToAll::create(group, options_.all_to_all));
   }
   if (options_.layer_updates_per_iter == 0 || options_.layers.empty()) return Status::ok();
-  if (device_ != nullptr) {
+  if (stream != nullptr && options_.weight_source == WeightSource::kHost) {
     return Status::invalid_input(
-        "load_balancer.layer_updates_per_iter: experts do not move between GPUs: use 0, or "
-        "--device cpu");
+        "load_balancer.weight_source: host: experts of GPUs come from the GPUs that have them: use "
+        "peer");
   }
   if (options_.weight_source == WeightSource::kHost) {
     ASSIGN_OR_RETURN(host_weights_, HostWeights::create(group, {.shape = options_.shape,
@@ -65,6 +65,10 @@ Status WideEp::start(dist::Communicator& group, std::vector<std::vector<SlotByte
   MigrationOptions migration;
   migration.shape = options_.shape;
   migration.group = &group;
+  if (stream != nullptr) {
+    const StagingShape staging = staging_shape(options_.shape, slots.front().front());
+    ASSIGN_OR_RETURN(migration.copies, make_device_copies(*stream, group, staging));
+  }
   migration.slots = std::move(slots);
   migration.max_rounds_per_iter = options_.max_transfers_per_iter;
   migration.source = host_weights_.get();
@@ -80,8 +84,9 @@ Status WideEp::start(dist::Communicator& group, std::vector<std::vector<SlotByte
   return Status::ok();
 }
 
-RankState WideEp::state() const {
-  return {planner_ != nullptr ? planner_->num_planned() : 0, placement_hash_};
+RankState WideEp::state() {
+  if (planner_ == nullptr) return {.placement_hash = placement_hash_};
+  return {planner_->num_planned(), placement_hash_, migration_->num_done()};
 }
 
 Status WideEp::begin_iteration(std::span<const RankState> states) {
@@ -95,7 +100,8 @@ Status WideEp::begin_iteration(std::span<const RankState> states) {
   if (planner_ != nullptr && iteration_ > 0) take_device_rows();
   if (planner_ != nullptr) {
     if (iteration_ > 0) RETURN_IF_ERROR(record_counts());
-    ASSIGN_OR_RETURN(std::vector<LayerPlacement> committed, migration_->finish());
+    const auto least = std::ranges::min_element(states, {}, &RankState::num_copied);
+    ASSIGN_OR_RETURN(std::vector<LayerPlacement> committed, migration_->finish(least->num_copied));
     for (LayerPlacement& placement : committed) place(std::move(placement));
     RETURN_IF_ERROR(take_decisions(states));
     RETURN_IF_ERROR(migration_->issue());
@@ -145,7 +151,13 @@ bool WideEp::is_capturable() const {
 }
 
 Result<int64_t> WideEp::device_bytes() const {
-  return WideEpDevice::device_bytes(device_options());
+  ASSIGN_OR_RETURN(const int64_t bytes, WideEpDevice::device_bytes(device_options()));
+  if (options_.layer_updates_per_iter == 0) return bytes;
+  const auto& [hidden, intermediate, top_k, scales_input] = options_.exchange->layer;
+  const DType dtype = options_.exchange->weights;
+  const int64_t expert = kernels::device_weight_bytes(2 * intermediate, hidden, dtype) +
+                         kernels::device_weight_bytes(hidden, intermediate, dtype);
+  return bytes + expert * options_.shape.slots_per_rank();
 }
 
 // On GPUs every rank has the rows of all ranks already.

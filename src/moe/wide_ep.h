@@ -4,8 +4,9 @@
 // Iterations: the ranks of the EP group tell each other their RankState (it rides on the exchange
 // that attention DP needs anyway) and all call begin_iteration() with the same states before the
 // first layer. There counts of the last iteration are summed over the ranks and given to the
-// planner; what the planners of all ranks have decided becomes moves; what has been staged is
-// committed. So a placement changes between two iterations, on all ranks between the same two.
+// planner; what the planners of all ranks have decided becomes moves; what has been staged on all
+// ranks is committed. So a placement changes between two iterations, on all ranks between the same
+// two.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,8 @@ namespace wideep::moe {
 struct RankState {
   int64_t num_planned = 0;      // iterations whose decisions its planner has
   uint64_t placement_hash = 0;  // of all layers' slots
+  // Iterations whose copies of experts are done on it (migration.h).
+  int64_t num_copied = ExpertCopies::kAll;
 };
 
 // The load of one layer in one iteration.
@@ -92,7 +95,7 @@ class WideEp {
   // The store that experts are read from; null: peers.
   const HostWeights* host_weights() const { return host_weights_.get(); }
 
-  RankState state() const;
+  RankState state();
   // Collective. states: [ranks] of the group. kAborted, on every rank, where placements differ.
   Status begin_iteration(std::span<const RankState> states);
   // After the last op of an iteration was put on the stream. kAborted where a peer of a GPU did not

@@ -28,12 +28,12 @@ using eplb::Shape;
 
 constexpr int kHidden = 256;
 constexpr int kIntermediate = 128;
-constexpr int kIterations = 3;
 
 struct GpuCase {
   WideEpOptions options;
   MoeShape layer;
   std::vector<Tokens> tokens;  // [ranks]
+  int iterations = 3;
 
   std::vector<int> dp_tokens() const {
     std::vector<int> counts;
@@ -112,6 +112,18 @@ struct DeviceExperts {
     return stream.status();
   }
 
+  // The memory of each expert.
+  std::vector<SlotBytes> bytes() const {
+    const auto count = std::ssize(gate_up);
+    const int64_t sizes[] = {memory[0].size() / count, memory[1].size() / count};
+    std::vector<SlotBytes> slots;
+    for (int64_t i = 0; i < count; ++i) {
+      slots.push_back({memory[0].span<std::byte>(sizes[0], i * sizes[0]),
+                       memory[1].span<std::byte>(sizes[1], i * sizes[1])});
+    }
+    return slots;
+  }
+
   Buffer memory[2];
   std::vector<kernels::PackedWeight> gate_up;
   std::vector<kernels::PackedWeight> down;
@@ -145,14 +157,17 @@ class RankOnGpu {
     ASSIGN_OR_RETURN(y_, device_buffer(tokens_.count * kHidden * dtype_size(dtype) + 1));
     ASSIGN_OR_RETURN(scratch_, device_buffer(layer_->scratch_bytes(tokens_.count) + 1));
     wide_ep_.observe();
-    RETURN_IF_ERROR(wide_ep_.start(group, {}, &stream_));
+    RETURN_IF_ERROR(wide_ep_.start(group, {experts_.bytes()}, &stream_));
     return group.barrier();
   }
 
   Status run(dist::Communicator& group, Outcome& outcome) {
-    std::vector<RankState> states(static_cast<size_t>(group.size()), wide_ep_.state());
+    std::vector<RankState> states(static_cast<size_t>(group.size()));
     const std::vector<int> dp_tokens = made_.dp_tokens();
-    for (int i = 0; i < kIterations; ++i) {
+    for (int i = 0; i < made_.iterations; ++i) {
+      const RankState own = wide_ep_.state();
+      RETURN_IF_ERROR(group.all_gather(std::as_bytes(std::span(&own, 1)),
+                                       std::as_writable_bytes(std::span(states))));
       RETURN_IF_ERROR(wide_ep_.begin_iteration(states));
       Arena arena(scratch_.span<std::byte>(scratch_.size() - 1));
       MoeInput input = {view(x_), ids_.as<int32_t>(), weights_.as<float>()};
@@ -372,6 +387,37 @@ TEST_F(WideEpCuda, ExactGivesTheBitsOfOneRank) {
     const Outcome expected = run_on_gpu(alone, experts);
     ASSERT_TRUE(expected.status.is_ok()) << expected.status.message();
     ASSERT_EQ(y, expected.y[0]);
+  }
+}
+
+// Experts move at every boundary where the ranks' planners and copies have come so far; what a
+// token gets does not change by a bit.
+TEST_F(WideEpCuda, ExpertsMoveAndNoBitChanges) {
+  const Experts experts(random_, 10, kHidden, kIntermediate);
+  for (const DType weights : {DType::kBF16, DType::kF8E4M3}) {
+    for (const int ranks : {2, 4}) {
+      SCOPED_TRACE(testing::Message() << dtype_name(weights) << ", " << ranks << " ranks");
+      GpuCase made = make_case(random_, experts, {10, 12, ranks}, weights,
+                               std::vector<int>(static_cast<size_t>(ranks), 20), 3);
+      made.options.exchange->combine = CombineMode::kExact;
+      made.iterations = 1;
+      const Outcome still = run_on_gpu(made, experts);
+      ASSERT_TRUE(still.status.is_ok()) << still.status.message();
+      made.iterations = 60;
+      made.options.layer_updates_per_iter = 1;
+      made.options.max_transfers_per_iter = 2;
+      made.options.forced = [shape = made.options.shape](int, int64_t iteration,
+                                                         std::span<const int>) {
+        Random random(static_cast<uint64_t>(iteration / 4));
+        return eplb::random_slots(random, shape);
+      };
+      const Outcome moving = run_on_gpu(made, experts);
+      ASSERT_TRUE(moving.status.is_ok()) << moving.status.message();
+      EXPECT_EQ(moving.y, still.y);
+      int64_t commits = 0;
+      for (const IterationReport& report : moving.reports) commits += report.migration.commits;
+      EXPECT_GE(commits, 2);
+    }
   }
 }
 
