@@ -31,7 +31,7 @@ class GatherExchange : public SlotExchange {
 
   Status forward(Stream& stream, Arena& arena, const SlotBatch& batch, MatrixView y) override {
     const Arena::Scope scope(arena);
-    RETURN_IF_ERROR(count(stream, arena, batch));
+    if (!batch.rows_of_slots.empty()) RETURN_IF_ERROR(count(stream, arena, batch));
     ConventionalLayer layer({.shape = options_.layer,
                              .first_expert = rank_ * options_.shape.slots_per_rank(),
                              .experts = batch.slots,

@@ -43,7 +43,7 @@ struct SlotBatch {
   std::span<const int> tokens;  // [ranks], of the host: each rank's in this chunk
   ExpertWeights slots;          // [slots_per_rank] of this rank
   ConstMatrixView residual;     // [tokens, hidden], added to the sum; null: none
-  // [num_slots]: what all ranks send to each slot is added.
+  // [num_slots]: what all ranks send to each slot is added. Empty: not wanted.
   std::span<int32_t> rows_of_slots;
 };
 

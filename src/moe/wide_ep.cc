@@ -44,6 +44,7 @@ Status WideEp::start(dist::Communicator& group, std::vector<std::vector<SlotByte
   group_ = &group;
   if (stream != nullptr) {
     ASSIGN_OR_RETURN(device_, WideEpDevice::create(*stream, group, device_options()));
+    if (observes_ || options_.layer_updates_per_iter > 0) device_->start_counting();
     for (size_t l = 0; l < options_.slots.size(); ++l) {
       device_->place(static_cast<int>(l), options_.slots[l], {});
     }
@@ -132,6 +133,11 @@ Status WideEp::check_same_placements(std::span<const RankState> states) const {
       "balancer: the placement of rank {} differs from that of the {} other ranks at iteration {}: "
       "its memory or its inputs are corrupt; restart the job",
       ranks, most->second, iteration_ + 1));
+}
+
+void WideEp::observe(bool observes) {
+  observes_ = observes;
+  if (observes && device_ != nullptr) device_->start_counting();
 }
 
 Status WideEp::end_iteration() {

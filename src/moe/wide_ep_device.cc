@@ -68,6 +68,7 @@ std::span<int32_t> WideEpDevice::tables_of(const Buffer& tables, int layer_index
 }
 
 std::span<int32_t> WideEpDevice::counters(int layer_index) const {
+  if (!is_counting_) return {};
   CHECK(layer_index >= 0 && layer_index < options_.num_layers);
   const int64_t size = shape_.num_slots;
   return counters_.span<int32_t>(size, layer_index * size * int64_t{sizeof(int32_t)});
@@ -87,12 +88,14 @@ void WideEpDevice::begin_iteration() {
                         std::as_writable_bytes(tables_of(tables_, layer)).data());
   }
   changed_.clear();
-  kernels::zero_bytes(stream_, counters_.span<std::byte>(counters_.size()));
+  if (is_counting_) kernels::zero_bytes(stream_, counters_.span<std::byte>(counters_.size()));
 }
 
 Status WideEpDevice::end_iteration() {
-  kernels::copy_bytes(stream_, counters_.span<const std::byte>(counters_.size()),
-                      host_counters_.data());
+  if (is_counting_) {
+    kernels::copy_bytes(stream_, counters_.span<const std::byte>(counters_.size()),
+                        host_counters_.data());
+  }
   ended_->set(stream_);
   return exchange_->check();
 }

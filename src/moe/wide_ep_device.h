@@ -37,6 +37,8 @@ class WideEpDevice {
   // Of the device's memory, beside the arena.
   static Result<int64_t> device_bytes(const Options& options);
 
+  // Counts what comes to the slots, from the next iteration on; before a step is captured.
+  void start_counting() { is_counting_ = true; }
   // A layer's placement from the next begin_iteration() on. Once an iteration's counters are there
   // (rows_of_slots), or before the first.
   void place(int layer_index, std::span<const int> slots, std::span<const int64_t> quotas);
@@ -54,7 +56,7 @@ class WideEpDevice {
   Status meet() { return exchange_->meet(stream_); }
   SlotExchange& exchange() { return *exchange_; }
   const SlotExchange& exchange() const { return *exchange_; }
-  // [num_slots] of the device.
+  // [num_slots] of the device; empty where nothing is counted.
   std::span<int32_t> counters(int layer_index) const;
 
  private:
@@ -68,10 +70,11 @@ class WideEpDevice {
   const kernels::ReplicaShape shape_;
   const int table_size_;  // int32
   std::unique_ptr<SlotExchange> exchange_;
-  Buffer tables_;             // [num_layers, table_size]
-  Buffer host_tables_;        // the same, pinned
-  Buffer counters_;           // [num_layers, num_slots]
-  Buffer host_counters_;      // the same, pinned
+  Buffer tables_;         // [num_layers, table_size]
+  Buffer host_tables_;    // the same, pinned
+  Buffer counters_;       // [num_layers, num_slots]
+  Buffer host_counters_;  // the same, pinned
+  bool is_counting_ = false;
   std::vector<int> changed_;  // layers whose tables the device does not have yet
   std::unique_ptr<kernels::Marker> ended_;
 };
