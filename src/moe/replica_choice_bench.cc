@@ -19,7 +19,7 @@ using kernels::OpBench;
 
 constexpr int kExperts = 256;
 constexpr int kTopK = 8;
-constexpr int kBatches = 16;  // in turn: how long the flow takes depends on the batch
+constexpr int kBatches = 8;  // in turn: how long the flow takes depends on the batch
 
 struct Size {
   int num_slots = 0;
@@ -146,7 +146,7 @@ std::vector<kernels::OpCase> replica_choice_cases() {
   };
   for (const auto& [slots, ranks] :
        {std::pair{260, 2}, {264, 4}, {272, 8}, {288, 8}, {288, 32}, {288, 36}, {320, 64}}) {
-    for (const int tokens : {128, 4096}) {
+    for (const int tokens : {128, 1024}) {
       const Size size = {slots, ranks, tokens};
       add("split_per_batch", size, kernels::SplitRule::kPerBatch, true);
       add("choose_per_batch", size, kernels::SplitRule::kPerBatch, false);
