@@ -140,14 +140,20 @@ TEST_F(EvaluationCudaTest, WideEpRunsTheOtherFamiliesOverStagesAndContexts) {
   }
 }
 
+// Decode steps as graphs may cut attention otherwise: then only tokens and margins tell.
 void expect_same_bits(const std::vector<Evaluation>& actual,
-                      const std::vector<Evaluation>& expected) {
+                      const std::vector<Evaluation>& expected, float margin_tolerance = 0) {
   ASSERT_EQ(actual.size(), expected.size());
   for (size_t i = 0; i < expected.size(); ++i) {
     EXPECT_EQ(actual[i].greedy, expected[i].greedy) << actual[i].name;
     EXPECT_EQ(actual[i].top_logits, expected[i].top_logits) << actual[i].name;
     EXPECT_EQ(actual[i].logits_l2, expected[i].logits_l2) << actual[i].name;
     EXPECT_EQ(actual[i].mean_nll, expected[i].mean_nll) << actual[i].name;
+    ASSERT_EQ(actual[i].greedy_margin.size(), expected[i].greedy_margin.size());
+    for (size_t step = 0; step < expected[i].greedy_margin.size(); ++step) {
+      EXPECT_NEAR(actual[i].greedy_margin[step], expected[i].greedy_margin[step], margin_tolerance)
+          << actual[i].name << ", step " << step;
+    }
   }
 }
 
@@ -192,7 +198,7 @@ TEST_F(EvaluationCudaTest, WideEpExactIsOneRankWhileExpertsMove) {
     layout.uses_graphs = uses_graphs;
     const auto results = run(kDeepSeek, layout, reference.prompts, 8, DType::kBF16);
     ASSERT_TRUE(results.is_ok()) << results.status().message();
-    expect_same_bits(*results, *one);
+    expect_same_bits(*results, *one, uses_graphs ? 0.05F : 0);
   }
 }
 
@@ -209,7 +215,7 @@ TEST_F(EvaluationCudaTest, WideEpGraphsGiveTheBitsOfEagerSteps) {
       const auto graphs = run(kDeepSeek, layout, reference.prompts, 24, dtype);
       ASSERT_TRUE(eager.is_ok()) << eager.status().message();
       ASSERT_TRUE(graphs.is_ok()) << graphs.status().message();
-      expect_same_bits(*graphs, *eager);
+      expect_same_bits(*graphs, *eager, 0.05F);
     }
   }
 }
