@@ -235,6 +235,7 @@ class FlowSplit {
       enqueue(first, -1);
       bool was_cut = false;
       for (int head = 0; head < tail_ && excess > 0 && !was_cut; ++head) {
+        lanes_.sync();
         was_cut = search_from(state_.queue[head], source, excess);
       }
       if (excess > 0 && !was_cut) return false;
@@ -271,7 +272,8 @@ class FlowSplit {
     return false;
   }
 
-  // Ranks that were reached through an entry (-1: the source), ascending.
+  // Ranks that were reached through an entry (-1: the source), ascending. Others see it after a
+  // sync().
   WIDEEP_HOST_DEVICE void enqueue(const Set& ranks, int entry) {
     for (int rank = lanes_.index(); rank < graph_.num_ranks; rank += Lanes::kCount) {
       if (!ranks.has(rank)) continue;
@@ -280,11 +282,11 @@ class FlowSplit {
     }
     tail_ += ranks.size();
     reached_.add(ranks);
-    lanes_.sync();
   }
 
   // As many as fit along the path of the search. True: an entry on it has no tokens left.
   WIDEEP_HOST_DEVICE bool push(int source, int sink, int& excess) {
+    lanes_.sync();
     int least = excess;  // that an entry of the path has, or more than is wanted
     for (int rank = sink; rank != source;) {
       const int from = state_.from[rank];
