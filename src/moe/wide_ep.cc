@@ -276,7 +276,10 @@ std::string describe(const WideEp& wide_ep) {
       options.shape.num_experts, options.shape.num_slots, options.shape.slots_per_rank(),
       replica_choice_name(options.replica_choice), combine_mode_name(options.all_to_all.combine));
   if (wide_ep.device() != nullptr) {
-    text += fmt::format("all-to-all: {}\n", wide_ep.device()->exchange().name());
+    const Result<int64_t> bytes = wide_ep.device_bytes();
+    text += fmt::format("all-to-all: {}; {:.2f} GiB of the GPU beside weights and scratch\n",
+                        wide_ep.device()->exchange().name(),
+                        bytes.is_ok() ? static_cast<double>(*bytes) / (1 << 30) : 0.0);
   }
   if (options.layer_updates_per_iter == 0) return text;
   text += fmt::format(
