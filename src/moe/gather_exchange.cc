@@ -38,6 +38,7 @@ class GatherExchange : public SlotExchange {
                              .gather = group_.get(),
                              .max_num_tokens = static_cast<int>(options_.max_tokens),
                              .on_gpu = true});
+    layer.set_profile(batch.profile);
     RETURN_IF_ERROR(layer.forward(stream, arena, batch.input, batch.tokens, y));
     if (batch.residual.data != nullptr) kernels::add(stream, batch.residual, y);
     return Status::ok();

@@ -86,10 +86,12 @@ class NvlinkExchange : public SlotExchange {
                                         .weights = weights,
                                         .most_tokens = most}));
     RETURN_IF_ERROR(meet(stream));
+    RETURN_IF_ERROR(meet_for_phase(batch.profile, stream, Phase::kDispatch));
     ASSIGN_OR_RETURN(const alltoall::Received received,
                      group.dispatch(stream, alltoall::NvlinkDispatch{.x = x, .scales = {}}));
     kernels::add_row_sums(stream, received.rows_of_slots.data(), options_.shape.num_ranks,
                           batch.rows_of_slots);
+    begin_phase(batch.profile, stream, Phase::kExperts);
     const int64_t pairs = most * options_.shape.num_ranks * options_.layer.top_k;
     run_slots_on_device(
         stream, arena,
@@ -99,6 +101,7 @@ class NvlinkExchange : public SlotExchange {
          .group_rows = is_masked ? shapes_.masked.max_rows : 0,
          .expected_rows = (pairs + options_.shape.num_slots - 1) / options_.shape.num_slots});
     RETURN_IF_ERROR(meet(stream));
+    RETURN_IF_ERROR(meet_for_phase(batch.profile, stream, Phase::kCombine));
     return group.combine(stream, {.rows = {}, .residual = batch.residual, .y = y});
   }
 

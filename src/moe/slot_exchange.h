@@ -45,6 +45,7 @@ struct SlotBatch {
   ConstMatrixView residual;     // [tokens, hidden], added to the sum; null: none
   // [num_slots]: what all ranks send to each slot is added. Empty: not wanted.
   std::span<int32_t> rows_of_slots;
+  LayerProfile* profile = nullptr;
 };
 
 class SlotExchange {

@@ -106,7 +106,7 @@ std::span<const int32_t> WideEpDevice::rows_of_slots() {
 }
 
 Status WideEpDevice::choose_slots(Arena& arena, int layer_index, std::span<const int32_t> ids,
-                                  std::span<int32_t> slots) {
+                                  std::span<int32_t> slots, LayerProfile* profile) {
   const Arena::Scope scope(arena);
   kernels::ChooseSlotsParams choice;
   choice.shape = shape_;
@@ -115,9 +115,11 @@ Status WideEpDevice::choose_slots(Arena& arena, int layer_index, std::span<const
   choice.ids = ids;
   choice.slots = slots.data();
   if (!has_replicas(options_.exchange.shape)) {
+    begin_phase(profile, stream_, Phase::kSplit);
     kernels::choose_slots(stream_, choice);
     return Status::ok();
   }
+  begin_phase(profile, stream_, Phase::kCounts);
   const int num_experts = shape_.num_experts;
   const std::span<int> offsets = arena.take<int>(num_experts + 1);
   const std::span<int> counts = arena.take<int>(num_experts);
@@ -134,7 +136,9 @@ Status WideEpDevice::choose_slots(Arena& arena, int layer_index, std::span<const
   choice.offsets = offsets.data();
   if (options_.choice != ReplicaChoice::kRoundRobin) {
     const std::span<int32_t> all = arena.take<int32_t>(int64_t{shape_.num_ranks} * num_experts);
+    RETURN_IF_ERROR(meet_for_phase(profile, stream_, Phase::kCounts));
     RETURN_IF_ERROR(exchange_->gather_counts(stream_, counts, all));
+    begin_phase(profile, stream_, Phase::kSplit);
     kernels::SplitBatchParams split;
     split.shape = shape_;
     split.tables = choice.tables;

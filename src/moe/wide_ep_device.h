@@ -51,7 +51,7 @@ class WideEpDevice {
 
   // For the layers: the slots [pairs] of ids [pairs] of this rank, out. Collective.
   Status choose_slots(Arena& arena, int layer_index, std::span<const int32_t> ids,
-                      std::span<int32_t> slots);
+                      std::span<int32_t> slots, LayerProfile* profile);
   static int64_t choice_scratch_bytes(const Options& options);
   Status meet() { return exchange_->meet(stream_); }
   SlotExchange& exchange() { return *exchange_; }

@@ -70,7 +70,7 @@ Status WideEpLayer::forward_on_device(Stream& stream, Arena& arena, const MoeInp
   WideEpDevice& device = *options_.wide_ep->device();
   const std::span<const int32_t> ids = input.all_ids(options_.shape.top_k);
   const std::span<int32_t> slots = arena.take<int32_t>(std::ssize(ids));
-  RETURN_IF_ERROR(device.choose_slots(arena, options_.layer_index, ids, slots));
+  RETURN_IF_ERROR(device.choose_slots(arena, options_.layer_index, ids, slots, profile()));
   if (options_.on_slots) options_.on_slots(stream, slots);
   MoeInput to_slots = input;
   to_slots.ids = slots.data();
@@ -79,7 +79,8 @@ Status WideEpLayer::forward_on_device(Stream& stream, Arena& arena, const MoeInp
                                     .tokens = tokens,
                                     .slots = options_.slots,
                                     .residual = input.residual,
-                                    .rows_of_slots = device.counters(options_.layer_index)},
+                                    .rows_of_slots = device.counters(options_.layer_index),
+                                    .profile = profile()},
                                    y);
 }
 
