@@ -317,7 +317,7 @@ class WideEpCuda : public testing::Test {
     options.all_to_all.weight_scales_input = made.layer.weight_scales_input;
     options.exchange->max_masked_rows = random_.below(2) == 0 ? 0 : 65536;
     if (random_.below(2) == 0) {
-      options.max_num_tokens = 1 + static_cast<int>(random_.below(100));
+      options.max_num_tokens = 1 + most / 2 + static_cast<int>(random_.below(100));
     }
     return made;
   }
