@@ -67,21 +67,13 @@ bench() {
   "$build"/wideep bench all-to-all --report_json "$out/$name.json" "$@" | tee "$out/$name.txt"
 }
 
-# bench_moe NAME VARIANTS OPTION...: MoE layers, without backend WideEP where the engine refuses it.
+# bench_moe NAME VARIANTS OPTION...: MoE layers.
 bench_moe() {
   local name=$1 variants=$2
   shift 2
   echo "== bench $name"
-  set -- "$build"/wideep bench moe --device cuda --ep "$gpus" --report_json "$out/$name.json" "$@"
-  if "$@" --variants "$variants" > "$out/$name.txt" 2> "$out/$name.err"; then
-    cat "$out/$name.txt"
-  elif grep -q 'moe_config.backend: WIDEEP' "$out/$name.err"; then
-    echo "WideEP skipped: $(grep -m 1 WIDEEP "$out/$name.err")"
-    "$@" --variants cutlass | tee "$out/$name.txt"
-  else
-    cat "$out/$name.err" >&2
-    return 1
-  fi
+  "$build"/wideep bench moe --device cuda --ep "$gpus" --report_json "$out/$name.json" \
+    --variants "$variants" "$@" | tee "$out/$name.txt"
 }
 
 measure() {

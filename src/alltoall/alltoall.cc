@@ -14,10 +14,10 @@ namespace wideep::alltoall {
 namespace {
 
 // What create() compares, in an order that the message can name.
-constexpr std::array<const char*, 14> kFieldNames = {
+constexpr std::array<const char*, 15> kFieldNames = {
     "num_slots",           "top_k",     "hidden_size", "max_tokens", "combine",
     "weight_scales_input", "transport", "format",      "layout",     "row_alignment",
-    "max_tokens_of_rank",  "max_rows",  "row_bytes",   "num_sms"};
+    "max_tokens_of_rank",  "max_rows",  "row_bytes",   "num_sms",    "num_counts"};
 using Fields = std::array<int64_t, kFieldNames.size()>;
 
 Fields fields_of(const GroupShape& shape) {
@@ -34,7 +34,8 @@ Fields fields_of(const GroupShape& shape) {
           shape.max_tokens_of_rank,
           shape.max_rows,
           shape.row_bytes,
-          shape.num_sms};
+          shape.num_sms,
+          shape.num_counts};
 }
 
 Status check_same(dist::Communicator& group, const GroupShape& shape) {

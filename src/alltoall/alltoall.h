@@ -70,6 +70,7 @@ struct GroupShape {
   int64_t max_tokens_of_rank = 0;  // 0: max_tokens
   int64_t max_rows = 0;   // of the output, of a slot for kBySlotMasked; 0: what can happen at worst
   int64_t row_bytes = 0;  // kBytes
+  int num_counts = 0;     // integers of a rank that NvlinkGroup::gather_counts takes
   int num_sms = 0;        // multiprocessors that a call takes; 0: a formula (docs/alltoall.md)
   double timeout_seconds = 30;  // after which a rank gives a peer up
 };

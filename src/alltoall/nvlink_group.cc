@@ -69,6 +69,20 @@ Result<int64_t> NvlinkGroup::symmetric_bytes(const GroupShape& shape, int num_ra
   return make_regions(kernel_shape).total;
 }
 
+Result<int64_t> NvlinkGroup::device_bytes(const GroupShape& shape, int num_ranks) {
+  ASSIGN_OR_RETURN(const Shape s, make_kernel_shape(shape, num_ranks));
+  const bool by_source = shape.layout == RowLayout::kBySource;
+  const bool masked = shape.layout == RowLayout::kBySlotMasked;
+  const int64_t rows = output_rows(shape, num_ranks) * (masked ? s.slots_per_rank() : 1);
+  const int64_t landing = int64_t{s.max_tokens} * num_ranks;
+  int64_t of_row = s.result_bytes;  // of the output
+  if (!by_source) of_row += s.row_bytes + int64_t{4} * scale_columns(shape);
+  int64_t of_landing = sizeof(ReceivedRow) + s.top_k * static_cast<int64_t>(sizeof(Copy));
+  if (by_source) of_landing += s.top_k * int64_t{8};
+  return make_regions(s).total + rows * of_row + landing * of_landing +
+         int64_t{4} * num_ranks * s.num_slots;
+}
+
 Result<std::unique_ptr<NvlinkGroup>> NvlinkGroup::create(dist::Communicator& group,
                                                          const GroupShape& shape,
                                                          SymmetricMemory::Kind kind) {
@@ -315,6 +329,16 @@ Status NvlinkGroup::combine(Stream& stream, const NvlinkCombine& in) {
   return cuda_status("combine", is_small_batch(view_.shape, most_tokens())
                                     ? launch_combine_small(launch, args)
                                     : launch_combine(launch, args));
+}
+
+Status NvlinkGroup::gather_counts(Stream& stream, std::span<const int32_t> own,
+                                  std::span<int32_t> all) {
+  RETURN_IF_ERROR(check());
+  CHECK(std::ssize(own) == shape_.num_counts && shape_.num_counts > 0);
+  CHECK(std::ssize(all) == int64_t{num_ranks_} * shape_.num_counts);
+  const int most = shape_.num_sms > 0 ? shape_.num_sms : num_ranks_;
+  return cuda_status("gather", launch_gather({stream_of(stream), std::min(num_ranks_, most)},
+                                             {view_, own.data(), all.data()}));
 }
 
 Status NvlinkGroup::check() const {

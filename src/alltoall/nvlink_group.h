@@ -50,6 +50,9 @@ class NvlinkGroup : public AllToAll {
   Result<Received> dispatch(Stream& stream, const NvlinkDispatch& in);
   Status combine(Stream& stream, const NvlinkCombine& in);
 
+  // own: [shape.num_counts] of this rank, all: [ranks, num_counts], both on the device.
+  Status gather_counts(Stream& stream, std::span<const int32_t> own, std::span<int32_t> all);
+
   // What the device reported so far; does not wait for it.
   Status check() const;
 
@@ -58,8 +61,10 @@ class NvlinkGroup : public AllToAll {
   // failure; waits for the stream. kAborted where one of them does not come.
   Status set_rank_active(Stream& stream, int rank, bool active);
 
-  // Bytes on the device for a group of this shape: symmetric memory, and everything.
+  // Bytes on the device for a group of this shape: symmetric memory, and everything but a few
+  // words for each thread block.
   static Result<int64_t> symmetric_bytes(const GroupShape& shape, int num_ranks);
+  static Result<int64_t> device_bytes(const GroupShape& shape, int num_ranks);
   const Shape& kernel_shape() const { return view_.shape; }
   Blocks blocks(int64_t most_tokens) const;
 

@@ -25,6 +25,7 @@ cudaError_t launch_dispatch(const Launch& launch, Payload payload, const Dispatc
 cudaError_t launch_dispatch_small(const Launch& launch, Payload payload, const DispatchArgs& args);
 cudaError_t launch_combine(const Launch& launch, const CombineArgs& args);
 cudaError_t launch_combine_small(const Launch& launch, const CombineArgs& args);
+cudaError_t launch_gather(const Launch& launch, const GatherArgs& args);
 
 // After a rank was masked: agrees with the other active ranks on the epochs and clears the abort
 // words. `generation` counts these calls, the same on all ranks.
@@ -35,6 +36,7 @@ cudaError_t load_dispatch();
 cudaError_t load_dispatch_small();
 cudaError_t load_combine();
 cudaError_t load_combine_small();
+cudaError_t load_gather();
 cudaError_t load_resume();
 
 }  // namespace wideep::alltoall

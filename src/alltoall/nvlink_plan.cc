@@ -21,13 +21,14 @@ int64_t round_up(int64_t value, int64_t multiple) {
 constexpr int kReservedSms = 32;
 
 const char* phase_name(Phase phase) {
-  constexpr std::array<const char*, 4> kNames = {"start", "dispatch", "combine", "resume"};
+  constexpr std::array<const char*, 5> kNames = {"start", "dispatch", "combine", "resume",
+                                                 "counts of all ranks"};
   return kNames[static_cast<size_t>(phase)];
 }
 
 const char* awaited_name(Awaited awaited) {
   constexpr std::array<const char*, 6> kNames = {
-      "its start of the call", "its row counts",       "a row",
+      "its start of the call", "its counts",           "a row",
       "a summed row",          "this rank's own grid", "its resumption"};
   return kNames[static_cast<size_t>(awaited)];
 }
@@ -87,7 +88,8 @@ Result<Shape> make_kernel_shape(const GroupShape& shape, int num_ranks) {
   }
   const int64_t max_tokens =
       shape.max_tokens_of_rank > 0 ? shape.max_tokens_of_rank : shape.max_tokens;
-  if (max_tokens * num_ranks * shape.top_k > INT32_MAX || shape.row_alignment < 1) {
+  if (max_tokens * num_ranks * shape.top_k > INT32_MAX || shape.row_alignment < 1 ||
+      shape.num_counts < 0) {
     return Status::invalid_input(
         fmt::format("all-to-all: NVLink: {} tokens a rank, {} ranks, top-k {}: more than 2^31 "
                     "rows, or row_alignment {} below 1",
@@ -102,6 +104,7 @@ Result<Shape> make_kernel_shape(const GroupShape& shape, int num_ranks) {
   result.scale_bytes = round_up(int64_t{4} * scale_columns(shape), kVectorBytes);
   result.result_bytes = result_bytes;
   result.exact = shape.combine == CombineMode::kExact;
+  result.num_counts = shape.num_counts;
   result.small_tokens = static_cast<int>(std::min(max_tokens, largest_small_batch(result)));
   return result;
 }
@@ -119,6 +122,7 @@ Regions make_regions(const Shape& shape) {
   at.dispatch_ready = take(4 * ranks);
   at.combine_ready = take(4 * ranks);
   at.resume = take(packet * ranks);
+  at.gathered = take(2 * ranks * shape.count_packets() * packet);
   at.cells = take(2 * ranks * shape.columns() * 8);
   at.headers = take(2 * ranks * shape.max_tokens * (shape.top_k + 1) * packet);
   at.small_rows = take(2 * ranks * shape.small_tokens *

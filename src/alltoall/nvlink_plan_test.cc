@@ -96,6 +96,7 @@ TEST(NvlinkPlan, RegionsHoldWhatIsIndexed) {
     shape.hidden_size = 128 * (1 + static_cast<int>(random.below(100)));
     shape.max_tokens_of_rank = 1 + static_cast<int>(random.below(5000));
     if (random.below(2) == 0) shape.combine = CombineMode::kExact;
+    shape.num_counts = static_cast<int>(random.below(300));
     const Shape s = make_kernel_shape(shape, ranks).value();
     const Regions at = make_regions(s);
     const int64_t tokens = s.max_tokens;
@@ -104,6 +105,7 @@ TEST(NvlinkPlan, RegionsHoldWhatIsIndexed) {
         {at.dispatch_ready, 4 * ranks},
         {at.combine_ready, 4 * ranks},
         {at.resume, 16 * ranks},
+        {at.gathered, int64_t{32} * ranks * ((shape.num_counts + 2) / 3)},
         {at.cells, int64_t{16} * ranks * (s.num_slots + ranks)},
         {at.headers, 32 * ranks * tokens * (s.top_k + 1)},
         {at.small_rows, 32 * ranks * s.small_tokens * packets_of_row(s.row_bytes + s.scale_bytes)},

@@ -236,6 +236,63 @@ TEST_F(Nvlink, FreeRunningCallsStayExact) {
 }
 
 // Two groups over the same ranks, as two micro-batches use them.
+// Counts of all ranks, calls behind each other without a wait of the host, then the last of them as
+// a graph.
+TEST_F(Nvlink, GathersCountsOfAllRanks) {
+  for (const auto& [ranks, count] : {std::pair{1, 5}, {3, 64}, {8, 257}}) {
+    GroupShape shape = small_shape(ranks, 20);
+    shape.num_counts = count;
+    const Status status = run_nvlink_ranks(ranks, shape, [&](NvlinkRank& r) -> Status {
+      constexpr int kCalls = 40;
+      const auto all_size = static_cast<size_t>(ranks) * static_cast<size_t>(count);
+      // What rank q gives in call i at place c.
+      const auto value = [](int q, int i, int c) { return (q * 1000 + i) * 1000 + c; };
+      std::vector<int32_t> in;
+      for (int i = 0; i < kCalls; ++i) {
+        for (int c = 0; c < count; ++c) in.push_back(value(r.rank(), i, c));
+      }
+      ASSIGN_OR_RETURN(const Buffer own, device_buffer(std::ssize(in) * 4));
+      ASSIGN_OR_RETURN(const Buffer all,
+                       device_buffer(kCalls * static_cast<int64_t>(all_size) * 4));
+      RETURN_IF_CUDA_ERROR(cudaMemcpy(own.data(), in.data(), in.size() * 4, cudaMemcpyDefault));
+      RETURN_IF_CUDA_ERROR(cudaMemset(all.data(), 0x5a, static_cast<size_t>(all.size())));
+      RETURN_IF_CUDA_ERROR(cudaDeviceSynchronize());
+      RETURN_IF_ERROR(r.ranks.barrier());
+      const auto gather = [&](int call) {
+        return r.group.gather_counts(r.stream, {own.as<int32_t>() + call * count, size_t(count)},
+                                     {all.as<int32_t>() + call * all_size, all_size});
+      };
+      for (int i = 0; i + 1 < kCalls; ++i) RETURN_IF_ERROR(gather(i));
+      RETURN_IF_CUDA_ERROR(cudaStreamBeginCapture(r.cuda(), cudaStreamCaptureModeThreadLocal));
+      const Status captured = gather(kCalls - 1);
+      cudaGraph_t graph = nullptr;
+      RETURN_IF_CUDA_ERROR(cudaStreamEndCapture(r.cuda(), &graph));
+      RETURN_IF_ERROR(captured);
+      cudaGraphExec_t executable = nullptr;
+      RETURN_IF_CUDA_ERROR(cudaGraphInstantiate(&executable, graph, 0));
+      for (int replay = 0; replay < 5; ++replay) {
+        RETURN_IF_CUDA_ERROR(cudaGraphLaunch(executable, r.cuda()));
+      }
+      RETURN_IF_ERROR(finish_stream(r.cuda(), r.group));
+      cudaGraphExecDestroy(executable);
+      cudaGraphDestroy(graph);
+      std::vector<int32_t> seen(kCalls * all_size);
+      RETURN_IF_CUDA_ERROR(cudaMemcpy(seen.data(), all.data(), seen.size() * 4, cudaMemcpyDefault));
+      for (size_t i = 0; i < seen.size(); ++i) {
+        const auto call = static_cast<int>(i / all_size);
+        const auto q = static_cast<int>(i % all_size) / count;
+        const int want = value(q, call, static_cast<int>(i) % count);
+        if (seen[i] == want) continue;
+        return Status::invalid_input("call " + std::to_string(call) + ", rank " +
+                                     std::to_string(q) + ": " + std::to_string(seen[i]) + ", not " +
+                                     std::to_string(want));
+      }
+      return r.ranks.barrier();
+    });
+    EXPECT_TRUE(status.is_ok()) << status.message();
+  }
+}
+
 TEST_F(Nvlink, TwoGroupsInterleave) {
   Random random(10);
   const GroupShape shape = small_shape(2, 230);

@@ -37,10 +37,13 @@ struct Shape {
   int64_t scale_bytes = 0;   // of a row's scales, a multiple of 16; 0 without
   int64_t result_bytes = 0;  // of a combined row, BF16
   bool exact = false;        // rows of combine may cross unreduced
+  int num_counts = 0;        // integers that a rank gathers
 
   WIDEEP_HOST_DEVICE int slots_per_rank() const { return num_slots / num_ranks; }
   // Columns of a rank's counts: rows for each slot, then tokens for each rank.
   WIDEEP_HOST_DEVICE int columns() const { return num_slots + num_ranks; }
+  // Packets of a rank's gathered integers, three in each.
+  WIDEEP_HOST_DEVICE int count_packets() const { return (num_counts + 2) / 3; }
   // Rows that a token gets back at most.
   WIDEEP_HOST_DEVICE int partials() const { return exact || top_k < num_ranks ? top_k : num_ranks; }
 };
@@ -62,7 +65,8 @@ struct Regions {
   int64_t abort = 0;           // one word: 1 + the rank that gave up; 0: none
   int64_t dispatch_ready = 0;  // [source] u32 epochs: the source's rows may be overwritten
   int64_t combine_ready = 0;   // [source] u32 epochs
-  int64_t resume = 0;          // [source] Packet: {dispatch epoch, combine epoch, 0, generation}
+  int64_t resume = 0;          // [source] Packet: {dispatch, combine, gather epoch, generation}
+  int64_t gathered = 0;        // [2][source][count_packets] Packet
   int64_t cells = 0;           // [2][source][columns] u64: epoch << 32 | count
   int64_t headers = 0;         // [2][source][max_tokens][top_k + 1] Packet
   int64_t small_rows = 0;      // [2][source][small_tokens][packets of row and scales]
@@ -94,7 +98,7 @@ struct alignas(16) Copy {
   int32_t slot = 0;  // of this rank
 };
 
-enum class Phase : int32_t { kNone, kDispatch, kCombine, kResume };
+enum class Phase : int32_t { kNone, kDispatch, kCombine, kResume, kGather };
 
 // What went wrong on the device. kAborted: a peer gave up first.
 enum class ErrorKind : int32_t { kNone, kTimeout, kAborted, kBadSlot, kOverflow };
@@ -122,6 +126,7 @@ struct ErrorRecord {
 struct DeviceState {
   uint64_t dispatch_epoch = 0;
   uint64_t combine_epoch = 0;
+  uint64_t gather_epoch = 0;
   uint64_t grid_barrier = 0;
   uint32_t scanning = 0;     // blocks that have scanned their part of the batch
   uint32_t scanned = 0;      // dispatch epoch of the last batch that all have
@@ -178,6 +183,13 @@ struct DispatchArgs {
   int32_t* row_slots = nullptr;      // [num_ranks, max_tokens, top_k], kBySource; -1: no copy
   float* row_weights = nullptr;      // the same
   int push_blocks = 0;               // of the grid's blocks, the first; large batches
+};
+
+// Integers of this rank to all, and those of all.
+struct GatherArgs {
+  GroupView group;
+  const int32_t* in = nullptr;  // [num_counts]
+  int32_t* out = nullptr;       // [num_ranks, num_counts]; zeros of ranks that are masked
 };
 
 struct CombineArgs {

@@ -336,11 +336,6 @@ Status moe_rank(const MoeArguments& arguments, const EngineJob& engine_job, Thre
   ASSIGN_OR_RETURN(const Mapping mapping, Mapping::create(engine_job.engine.parallel));
   ASSIGN_OR_RETURN(dist::Groups groups, dist::make_groups(mapping, world));
   ASSIGN_OR_RETURN(const auto device, engine::RankDevice::open(engine_job.device, pool, world));
-  // What cannot run is said before anything is measured.
-  for (const Setup& setup : setups) {
-    ASSIGN_OR_RETURN(const EngineConfig engine, configure(job, engine_job.engine, setup));
-    RETURN_IF_ERROR(models::check_backend(device->stream(), engine));
-  }
   RankBench bench(job, engine_job, *device, mapping, groups, world);
   for (const Setup& setup : setups) RETURN_IF_ERROR(bench.run(setup));
   if (world.rank() != 0) return Status::ok();

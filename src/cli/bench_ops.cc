@@ -14,6 +14,7 @@
 #include "cli/commands.h"
 #ifdef WIDEEP_CUDA
 #include "kernels/op_bench.h"
+#include "moe/replica_choice_bench.h"
 #endif
 
 namespace wideep::cli {
@@ -86,6 +87,7 @@ Status run_ops(const OpsArguments& arguments) {
   OrderedJson results = OrderedJson::array();
   std::vector<OpCase> cases = kernels::gemm_cases();
   std::ranges::move(kernels::attention_cases(), std::back_inserter(cases));
+  std::ranges::move(moe::replica_choice_cases(), std::back_inserter(cases));
   for (const OpCase& op : cases) {
     if (op.op.find(arguments.ops) == std::string::npos) continue;
     ASSIGN_OR_RETURN(const double us, op.run(*bench));

@@ -222,10 +222,8 @@ void add_engine_flags(CLI::App& command, EngineFlags& flags) {
           "is bf16 with fp8")
       ->check(CLI::IsMember({"auto", "fp8", "bf16", "fp32"}));
   command
-      .add_option(
-          "--device", flags.device,
-          "Where to compute: cpu, cuda, or auto: cuda where there is a GPU, but cpu for backend "
-          "WideEP")
+      .add_option("--device", flags.device,
+                  "Where to compute: cpu, cuda, or auto: cuda where there is a GPU")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   command
       .add_option("--world", flags.world,
@@ -245,8 +243,7 @@ Result<EngineJob> read_engine_job(const EngineFlags& flags) {
   ASSIGN_OR_RETURN(job.model, read_model_config(job.folder));
   ASSIGN_OR_RETURN(job.engine, load_engine_config(flags.config, flags.overrides, &job.model));
   RETURN_IF_ERROR(engine::check_engine_can(job.engine));
-  const bool needs_cpu = job.engine.moe.backend == MoeBackend::kWideEp && flags.device == "auto";
-  ASSIGN_OR_RETURN(job.device, engine::choose_device(needs_cpu ? "cpu" : flags.device));
+  ASSIGN_OR_RETURN(job.device, engine::choose_device(flags.device));
   ASSIGN_OR_RETURN(job.dtype, choose_dtype(flags.dtype, job.model, job.device));
   ASSIGN_OR_RETURN(job.statistics, engine::statistics_from_environment());
   return job;

@@ -7,9 +7,10 @@
 
 namespace wideep::engine {
 
-// Collective over the tp group: fills batch.dp_tokens and batch.balancer_states. Returns whether
-// any rank has tokens; if none has, there is no iteration.
-Result<bool> exchange_dp_state(const dist::Groups& groups, models::Model& model, int num_tokens,
+// Collective over the tp group, with this rank's tokens in the batch: fills batch.dp_tokens,
+// batch.all_decode and batch.balancer_states. Returns whether any rank has tokens; if none has,
+// there is no iteration.
+Result<bool> exchange_dp_state(const dist::Groups& groups, models::Model& model,
                                models::Batch& batch);
 
 }  // namespace wideep::engine

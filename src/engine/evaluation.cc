@@ -163,7 +163,7 @@ class Evaluator : public models::RoutingObserver {
       models::Batch batch = next_batch();
       const auto rows = static_cast<int>(batch.token_ids.size());
       if (is_attention_dp()) {
-        ASSIGN_OR_RETURN(const bool any, exchange_dp_state(groups_, model_, rows, batch));
+        ASSIGN_OR_RETURN(const bool any, exchange_dp_state(groups_, model_, batch));
         if (!any) break;
       } else if (rows == 0) {
         break;
@@ -175,6 +175,7 @@ class Evaluator : public models::RoutingObserver {
           stream_, std::as_bytes(device_logits_.span<float>(has_logits() ? rows * columns : 0)),
           logits_.data());
       RETURN_IF_ERROR(stream_.status());
+      if (model_.wide_ep() != nullptr) RETURN_IF_ERROR(model_.wide_ep()->check());
       if (rows > 0) RETURN_IF_ERROR(take(matrix_view(logits_.as<float>(), rows, columns)));
     }
     return Status::ok();

@@ -138,6 +138,9 @@ class HashModel : public models::Model {
     RETURN_IF_ERROR(groups_.tp->all_gather(std::as_bytes(std::span(&own, 1)),
                                            std::as_writable_bytes(std::span(tokens))));
     CHECK(tokens == batch.dp_tokens);
+    int64_t any_other = batch.is_decode() ? 0 : 1;
+    RETURN_IF_ERROR(groups_.tp->all_reduce_max(std::span<int64_t>(&any_other, 1)));
+    CHECK(batch.all_decode == (any_other == 0));
     return Status::ok();
   }
   static Status check_equal(dist::Communicator& group, uint64_t hash) {

@@ -97,7 +97,8 @@ Status Replica::serve(Frontend* frontend) {
     bool any = false;
     if (!shutdown) {
       const Iteration& iteration = scheduler_.plan();
-      ASSIGN_OR_RETURN(any, exchange_tokens(iteration.num_tokens));
+      build_batch(iteration);
+      ASSIGN_OR_RETURN(any, exchange_tokens());
       if (any) {
         RETURN_IF_ERROR(begin_iteration(iteration));
         if (frontend != nullptr) report(iteration);
@@ -160,9 +161,9 @@ void Replica::apply(Orders orders) {
   for (const RequestId id : orders.cancels) scheduler_.cancel(id);
 }
 
-Result<bool> Replica::exchange_tokens(int num_tokens) {
-  if (!options_.attention_dp) return num_tokens > 0;
-  return exchange_dp_state(groups_, *options_.model, num_tokens, batch_);
+Result<bool> Replica::exchange_tokens() {
+  if (!options_.attention_dp) return !batch_.token_ids.empty();
+  return exchange_dp_state(groups_, *options_.model, batch_);
 }
 
 Status Replica::begin_iteration(const Iteration& iteration) {
@@ -170,7 +171,6 @@ Status Replica::begin_iteration(const Iteration& iteration) {
   ++iterations_;
   computed_tokens_ += iteration.num_tokens;
   copy_pages(iteration.copies);
-  build_batch(iteration);
   const MatrixView logits = matrix_view(reinterpret_cast<float*>(logits_.data()),
                                         iteration.num_wanted, options_.vocab_size);
   RETURN_IF_ERROR(options_.model->forward(batch_, logits));
@@ -184,6 +184,9 @@ Status Replica::complete_iteration(Frontend* frontend) {
   tokens_.resize(static_cast<size_t>(under_way_.front()));
   under_way_.pop_front();
   if (!tokens_.empty()) RETURN_IF_ERROR(take_tokens());
+  // Rows that never came make wrong tokens: nobody is told those.
+  moe::WideEp* wide_ep = options_.model->wide_ep();
+  if (wide_ep != nullptr) RETURN_IF_ERROR(wide_ep->check());
   const std::vector<TokenOutput> outputs = scheduler_.complete(tokens_);
   generated_tokens_ += static_cast<int64_t>(outputs.size());
   if (frontend != nullptr) {
@@ -256,7 +259,7 @@ Status Replica::take_tokens() {
 
 void Replica::report(const Iteration& iteration) {
   if (!options_.on_iteration) return;
-  const moe::WideEp* wide_ep = options_.model->wide_ep();
+  moe::WideEp* wide_ep = options_.model->wide_ep();
   std::optional<moe::IterationReport> balancer;
   if (wide_ep != nullptr) balancer = wide_ep->report();
   const std::vector<int>& dp_tokens = batch_.dp_tokens;

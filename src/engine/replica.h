@@ -92,8 +92,9 @@ class Replica {
   Status gather_outputs(std::span<const std::byte> own, std::span<const int64_t> bytes,
                         Frontend* frontend);
   void apply(Orders orders);
-  // Tokens of every rank of the tp group, with attention DP; false where none has any.
-  Result<bool> exchange_tokens(int num_tokens);
+  // After build_batch(): tokens of every rank of the tp group, with attention DP; false where none
+  // has any.
+  Result<bool> exchange_tokens();
   // Sends an iteration to the device.
   Status begin_iteration(const Iteration& iteration);
   // Takes the tokens of the oldest iteration under way.

@@ -37,7 +37,7 @@ void merge_attention(Stream& stream, const MergeAttentionParams& params);
 void self_attention(Stream& stream, const SelfAttentionParams& params);
 
 void embedding(Stream& stream, ConstMatrixView table, std::span<const int> ids, MatrixView y);
-void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y);
+void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y, const int* num_rows);
 void add(Stream& stream, ConstMatrixView x, MatrixView y);
 void add_bias(Stream& stream, const float* bias, MatrixView y);
 void scale_rows(Stream& stream, std::span<const float> factors, MatrixView x);

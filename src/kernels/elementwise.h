@@ -12,8 +12,9 @@ namespace wideep::kernels {
 // ranks' rows, below 0, give zeros.
 void embedding(Stream& stream, ConstMatrixView table, std::span<const int> ids, MatrixView y);
 
-// y = silu(gate) * up, x = [gate | up] of [rows, 2 * columns], y [rows, columns].
-void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y);
+// y = silu(gate) * up, x = [gate | up] of [rows, 2 * columns], y [rows, columns]. num_rows: memory
+// of the stream's device that says how many of the rows are in use; null: all.
+void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y, const int* num_rows = nullptr);
 
 // y += x.
 void add(Stream& stream, ConstMatrixView x, MatrixView y);

@@ -45,13 +45,14 @@ void embedding(Stream& stream, ConstMatrixView table, std::span<const int> ids, 
   });
 }
 
-void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y) {
+void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y, const int* num_rows) {
   if constexpr (kHasCuda) {
-    if (stream.is_cuda()) return cuda::silu_mul(stream, x, y);
+    if (stream.is_cuda()) return cuda::silu_mul(stream, x, y, num_rows);
   }
   CHECK(x.dtype == DType::kF32 && y.dtype == DType::kF32);
   CHECK(x.rows == y.rows && x.columns == 2 * y.columns);
-  parallel_ranges(stream, y.rows, row_nanoseconds(y), [&](int64_t begin, int64_t end) {
+  const int64_t rows = num_rows != nullptr ? std::min<int64_t>(*num_rows, y.rows) : y.rows;
+  parallel_ranges(stream, rows, row_nanoseconds(y), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const auto* gate = x.row<float>(r);
       silu_mul_row(gate, gate + y.columns, y.columns, y.row<float>(r));

@@ -28,9 +28,11 @@ struct SiluMul {
   Rows<const X> x;
   int64_t columns;
   Rows<Y> y;
+  const int* num_rows;
 
   template <int kCount>
   __device__ void run(int64_t row, int64_t column) const {
+    if (num_rows != nullptr && row >= *num_rows) return;
     float gate[kCount];
     float up[kCount];
     load(x.at(row, column), gate);
@@ -87,12 +89,12 @@ void embedding(Stream& stream, ConstMatrixView table, std::span<const int> ids, 
   });
 }
 
-void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y) {
+void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y, const int* num_rows) {
   CHECK(x.rows == y.rows && x.columns == 2 * y.columns);
   const bool has_vectors = has_aligned_rows(x) && has_aligned_rows(y);
   with_float_type(x.dtype, [&]<typename X>(X) {
     with_float_type(y.dtype, [&]<typename Y>(Y) {
-      const SiluMul<X, Y> op = {rows_of<X>(x), y.columns, rows_of<Y>(y)};
+      const SiluMul<X, Y> op = {rows_of<X>(x), y.columns, rows_of<Y>(y), num_rows};
       map_rows<kVector>(stream, "silu_mul", y.rows, y.columns, has_vectors, op);
     });
   });

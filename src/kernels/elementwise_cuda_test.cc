@@ -64,6 +64,19 @@ TEST_F(ElementwiseCudaTest, SiluMulMatchesTheCpu) {
   });
 }
 
+TEST_F(ElementwiseCudaTest, SiluMulLeavesRowsThatAreNotInUse) {
+  const TestMatrix x = random_matrix(random_, 40, 48, 0, 10);
+  for (const int num_rows : {0, 17, 40}) {
+    TestMatrix expected(40, 24);
+    silu_mul(cpu(), x.view(), expected.view(), &num_rows);
+    const DeviceVector<int> device_rows(std::vector<int>{num_rows});
+    const DeviceMatrix y(TestMatrix(40, 24), DType::kF32);
+    const DeviceMatrix device_x(x, DType::kF32);
+    silu_mul(stream(), device_x.view(), y.view(), device_rows.data());
+    expect_close(y.host(), expected, tolerance_of(DType::kF32));
+  }
+}
+
 TEST_F(ElementwiseCudaTest, SiluMulOfExtremes) {
   TestMatrix x(1, 6);
   const float values[] = {-1000, 1000, NAN, 2, 3, 4};

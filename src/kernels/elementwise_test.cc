@@ -54,6 +54,27 @@ TEST(SiluMulTest, MatchesDoubles) {
   }
 }
 
+TEST(SiluMulTest, LeavesRowsThatAreNotInUse) {
+  Random random(4);
+  TestStream stream(2);
+  const TestMatrix x = random_matrix(random, 9, 10);
+  TestMatrix all(9, 5);
+  silu_mul(stream, x.view(), all.view());
+  for (const int num_rows : {0, 4, 9}) {
+    TestMatrix y(9, 5);
+    silu_mul(stream, x.view(), y.view(), &num_rows);
+    for (int r = 0; r < 9; ++r) {
+      for (int c = 0; c < 5; ++c) {
+        if (r < num_rows) {
+          EXPECT_EQ(y.at(r, c), all.at(r, c));
+        } else {
+          EXPECT_TRUE(std::isnan(y.at(r, c))) << "row " << r;  // the poison that it began with
+        }
+      }
+    }
+  }
+}
+
 // The four ops of one rounding each, against the same rounding in plain loops.
 TEST(ElementwiseTest, AddBiasAndScale) {
   Random random(3);

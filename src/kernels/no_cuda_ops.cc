@@ -4,6 +4,7 @@
 #include "kernels/grouped_gemm.h"
 #include "kernels/linear.h"
 #include "kernels/quantize.h"
+#include "kernels/replica_choice.h"
 
 namespace wideep::kernels {
 
@@ -16,6 +17,26 @@ void gather_quantize(Stream& stream, const GatherQuantizeParams&) {
 }
 
 void silu_mul_quantize(Stream& stream, const QuantizeParams&) {
+  CHECK(stream.is_cuda() && !"in a build without CUDA");
+}
+
+void arrange_scales(Stream& stream, const QuantizeParams&) {
+  CHECK(stream.is_cuda() && !"in a build without CUDA");
+}
+
+void split_batch(Stream& stream, const SplitBatchParams&) {
+  CHECK(stream.is_cuda() && !"in a build without CUDA");
+}
+
+void choose_slots(Stream& stream, const ChooseSlotsParams&) {
+  CHECK(stream.is_cuda() && !"in a build without CUDA");
+}
+
+void add_row_sums(Stream& stream, const int32_t*, int, std::span<int32_t>) {
+  CHECK(stream.is_cuda() && !"in a build without CUDA");
+}
+
+void count_ids(Stream& stream, std::span<const int32_t>, std::span<int32_t>) {
   CHECK(stream.is_cuda() && !"in a build without CUDA");
 }
 

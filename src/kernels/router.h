@@ -35,6 +35,9 @@ struct RouterParams {
   int topk_group = 1;
   bool normalize = false;  // weights of a token sum to 1 (before scaling)
   float scaling = 1;
+  // Memory of the stream's device: tokens from there on only fill the batch up, and go nowhere (ids
+  // -1, weights 0). Null: none do.
+  const int* num_tokens = nullptr;
   int32_t* ids = nullptr;    // [tokens, top_k]
   float* weights = nullptr;  // [tokens, top_k]
 };

@@ -126,8 +126,14 @@ void route(Stream& stream, const RouterParams& params) {
   if constexpr (kHasCuda) {
     if (stream.is_cuda()) return cuda::route(stream, params);
   }
+  const int64_t num_tokens = params.num_tokens != nullptr ? *params.num_tokens : logits.rows;
   parallel_ranges(stream, logits.rows, 3.0 * num_experts, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
+      if (t >= num_tokens) {
+        std::fill_n(params.ids + t * params.top_k, params.top_k, -1);
+        std::fill_n(params.weights + t * params.top_k, params.top_k, 0.0F);
+        continue;
+      }
       route_token(logits.row<float>(t), num_experts, params, params.ids + t * params.top_k,
                   params.weights + t * params.top_k);
     }

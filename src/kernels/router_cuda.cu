@@ -16,7 +16,8 @@ struct Router {
   const float* bias;
   int32_t* ids;
   float* weights;
-  int64_t num_tokens;
+  const int* num_tokens;  // in use, or null
+  int64_t num_rows;
   int num_experts;
   RouterScoring scoring;
   int top_k;
@@ -134,7 +135,14 @@ __global__ void __launch_bounds__(kWarp* kWarpsPerBlock) route_kernel(Router rou
   __shared__ float choices[kWarpsPerBlock][kPerLane * (kWarp + 1)];
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int64_t token = static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + warp;
-  if (token >= router.num_tokens) return;
+  if (token >= router.num_rows) return;
+  if (router.num_tokens != nullptr && token >= *router.num_tokens) {
+    if (lane_id() < router.top_k) {
+      router.ids[token * router.top_k + lane_id()] = -1;
+      router.weights[token * router.top_k + lane_id()] = 0;
+    }
+    return;
+  }
   const float* logits = router.logits.at(token, 0);
   const bool is_grouped = router.scoring == RouterScoring::kSigmoidGroups;
   // All loads before the first use.
@@ -181,7 +189,7 @@ void launch(Stream& stream, const Router& router) {
     if (router.num_experts > kPerLane * kWarp) return launch<2 * kPerLane>(stream, router);
   }
   const auto blocks =
-      static_cast<unsigned>((router.num_tokens + kWarpsPerBlock - 1) / kWarpsPerBlock);
+      static_cast<unsigned>((router.num_rows + kWarpsPerBlock - 1) / kWarpsPerBlock);
   route_kernel<kPerLane><<<blocks, kWarp * kWarpsPerBlock, 0, stream_of(stream)>>>(router);
 }
 
@@ -193,7 +201,8 @@ void route(Stream& stream, const RouterParams& params) {
                      .bias = params.bias,
                      .ids = params.ids,
                      .weights = params.weights,
-                     .num_tokens = params.logits.rows,
+                     .num_tokens = params.num_tokens,
+                     .num_rows = params.logits.rows,
                      .num_experts = static_cast<int>(params.logits.columns),
                      .scoring = params.scoring,
                      .top_k = params.top_k,

@@ -30,6 +30,9 @@ class RouterCudaTest : public CudaTest {
     params.bias = bias.empty() ? nullptr : device_bias.data();
     params.ids = device_ids.data();
     params.weights = device_weights.data();
+    const DeviceVector<int> num_tokens(
+        std::vector<int>{params.num_tokens != nullptr ? *params.num_tokens : 0});
+    if (params.num_tokens != nullptr) params.num_tokens = num_tokens.data();
     route(stream(), params);
     ASSERT_EQ(device_ids.host(), ids);
     const std::vector<float> actual = device_weights.host();
@@ -79,6 +82,19 @@ TEST_F(RouterCudaTest, ShapesOfTheModels) {
     for (const RouterScoring scoring : kScorings) {
       params.scoring = scoring;
       expect_as_cpu(params, logits, random_floats(random_, experts, 0.2F));
+    }
+  }
+}
+
+TEST_F(RouterCudaTest, TokensThatFillUpGoNowhere) {
+  const TestMatrix logits = random_matrix(random_, 100, 64);
+  for (const int num_tokens : {0, 1, 63, 100}) {
+    RouterParams params;
+    params.top_k = 6;
+    params.num_tokens = &num_tokens;
+    for (const RouterScoring scoring : kScorings) {
+      params.scoring = scoring;
+      expect_as_cpu(params, logits, {});
     }
   }
 }

@@ -174,6 +174,23 @@ TEST(RouteTest, NanIsTheLeast) {
   }
 }
 
+TEST(RouteTest, TokensThatFillUpGoNowhere) {
+  Random random(9);
+  TestStream stream(2);
+  const TestMatrix logits = random_matrix(random, 7, 16);
+  RouterParams params;
+  params.logits = logits.view();
+  params.top_k = 3;
+  const Routing all = routed(params, stream);
+  const int num_tokens = 4;
+  params.num_tokens = &num_tokens;
+  const Routing result = routed(params, stream);
+  for (int pair = 0; pair < 7 * 3; ++pair) {
+    EXPECT_EQ(result.ids[pair], pair < 4 * 3 ? all.ids[pair] : -1);
+    EXPECT_EQ(result.weights[pair], pair < 4 * 3 ? all.weights[pair] : 0);
+  }
+}
+
 TEST(RouteTest, NoTokens) {
   TestStream stream(2);
   RouterParams params;

@@ -11,6 +11,13 @@
 namespace wideep::kernels {
 namespace {
 
+// The CPU's ops are done when they return.
+class HostMarker : public Marker {
+ public:
+  void set(Stream&) override {}
+  void wait() override {}
+};
+
 class HostStaging : public Staging {
  public:
   explicit HostStaging(Buffer memory) : memory_(std::move(memory)) {}
@@ -25,6 +32,18 @@ class HostStaging : public Staging {
 };
 
 #ifdef WIDEEP_CUDA
+
+class EventMarker : public Marker {
+ public:
+  explicit EventMarker(cudaEvent_t event) : event_(event) {}
+  ~EventMarker() override { cudaEventDestroy(event_); }
+
+  void set(Stream& stream) override { cudaEventRecord(event_, stream_of(stream)); }
+  void wait() override { cudaEventSynchronize(event_); }
+
+ private:
+  cudaEvent_t event_;
+};
 
 class PinnedStaging : public Staging {
  public:
@@ -104,6 +123,18 @@ void wait([[maybe_unused]] Stream& stream) {
         cuda_status("while the ops of a stream ran", cudaStreamSynchronize(stream_of(stream))));
   }
 #endif
+}
+
+Result<std::unique_ptr<Marker>> Marker::create(const Stream& stream) {
+#ifdef WIDEEP_CUDA
+  if (stream.is_cuda()) {
+    cudaEvent_t event = nullptr;
+    RETURN_IF_CUDA_ERROR(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    return std::unique_ptr<Marker>(std::make_unique<EventMarker>(event));
+  }
+#endif
+  CHECK(!stream.is_cuda());
+  return std::unique_ptr<Marker>(std::make_unique<HostMarker>());
 }
 
 Result<std::unique_ptr<Staging>> Staging::create(const Stream& stream, int64_t bytes) {

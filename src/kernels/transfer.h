@@ -31,6 +31,20 @@ inline MemorySpace space_of(const Stream& stream) {
   return stream.is_cuda() ? MemorySpace::kDevice : MemorySpace::kHost;
 }
 
+// A point of a stream that the host can wait for.
+class Marker {
+ public:
+  static Result<std::unique_ptr<Marker>> create(const Stream& stream);
+  virtual ~Marker() = default;
+
+  virtual void set(Stream& stream) = 0;
+  // Until the stream has come to where this was set last; at once where it never was.
+  virtual void wait() = 0;
+
+ protected:
+  Marker() = default;
+};
+
 // Memory of the host from which a stream's device is given something anew every time: fill what
 // begin() returns, then send it.
 class Staging {

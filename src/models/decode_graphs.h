@@ -24,8 +24,10 @@ class DecodeGraphs {
 
   // Runs a step of a padded size. The first one runs eagerly, so that libraries choose their
   // kernels; the second one is captured; from then on the graph is replayed. `buffers`: where the
-  // step writes to; another graph is made for another place.
-  Status run(Stream& stream, int size, const void* buffers, const std::function<Status()>& step);
+  // step writes to; another graph is made for another place. before_replay, if any, is called
+  // before each replay.
+  Status run(Stream& stream, int size, const void* buffers, const std::function<Status()>& step,
+             const std::function<Status()>& before_replay = {});
 
  private:
   struct Entry {

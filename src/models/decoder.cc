@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "kernels/elementwise.h"
@@ -30,6 +31,7 @@ using dist::writable_bytes_of;
 struct BatchTables {
   BatchTables(std::span<std::byte> memory, int64_t rows, int64_t wanted) {
     Arena arena(memory);
+    num_tokens = arena.take<int>(1);
     slots = arena.take<int64_t>(rows);
     token_ids = arena.take<int>(rows);
     positions = arena.take<int>(rows);
@@ -38,10 +40,11 @@ struct BatchTables {
   }
   static int64_t num_bytes(int64_t rows, int64_t wanted) {
     const int64_t ints = Arena::padded(rows * int64_t{sizeof(int)});
-    return Arena::padded(rows * int64_t{sizeof(int64_t)}) + 2 * ints +
+    return Arena::padded(sizeof(int)) + Arena::padded(rows * int64_t{sizeof(int64_t)}) + 2 * ints +
            Arena::padded(wanted * int64_t{sizeof(int)});
   }
 
+  std::span<int> num_tokens;  // [1]
   std::span<int64_t> slots;
   std::span<int> token_ids;
   std::span<int> positions;
@@ -92,12 +95,12 @@ Result<std::unique_ptr<Model>> Model::create(Stream& stream, const ModelOptions&
 }
 
 Result<std::unique_ptr<Model>> Decoder::create(Stream& stream, const ModelOptions& options) {
-  RETURN_IF_ERROR(check_backend(stream, *options.engine));
   RETURN_IF_ERROR(check_layout(*options.config, *options.mapping,
                                options.engine->parallel.enable_attention_dp));
   std::unique_ptr<Decoder> decoder(new Decoder(stream, options));
   RETURN_IF_ERROR(decoder->make_groups());
   decoder->plan_weights();
+  RETURN_IF_ERROR(decoder->plan_activations());
   RETURN_IF_ERROR(decoder->check_memory());
   if (options.on_read_planned) {
     ASSIGN_OR_RETURN(const int64_t bytes, decoder->store_.bytes_to_read(*options.source));
@@ -126,8 +129,10 @@ Decoder::Decoder(Stream& stream, const ModelOptions& options)
   options_.mapping = &mapping_;
   if (options.rope_frequency_dtype == DType::kBF16) round_to_bf16(rope_);
   if (options_.engine->moe.backend == MoeBackend::kWideEp) {
-    wide_ep_ =
-        std::make_unique<moe::WideEp>(wide_ep_options(config_, *options_.engine, mapping_, range_));
+    std::optional<DType> gpu_weights;
+    if (stream.is_cuda()) gpu_weights = options.weight_dtype;
+    wide_ep_ = std::make_unique<moe::WideEp>(
+        wide_ep_options(config_, *options_.engine, mapping_, range_, gpu_weights));
   }
 }
 
@@ -141,8 +146,20 @@ Status Decoder::make_groups() {
   return Status::ok();
 }
 
+Status Decoder::plan_activations() {
+  activation_bytes_ = scratch_bytes();
+  if (wide_ep_ == nullptr) return Status::ok();
+  if (!stream_->is_cuda()) {
+    activation_bytes_ += alltoall::AllToAll::buffer_bytes(wide_ep_->options().all_to_all);
+    return Status::ok();
+  }
+  ASSIGN_OR_RETURN(const int64_t bytes, wide_ep_->device_bytes());
+  activation_bytes_ += bytes;
+  return Status::ok();
+}
+
 Status Decoder::check_memory() const {
-  const int64_t need = store_.bytes() + scratch_bytes();
+  const int64_t need = store_.bytes() + activation_bytes_;
   if (!stream_->is_cuda() || options_.available_bytes == 0 || need <= options_.available_bytes) {
     return Status::ok();
   }
@@ -151,8 +168,9 @@ Status Decoder::check_memory() const {
       "memory: this rank's weights take {:.2f} GiB and its activations {:.2f} GiB; {:.2f} GiB of "
       "its "
       "GPU are free: spread the model over more ranks (tensor_parallel_size, "
-      "moe_expert_parallel_size, pipeline_parallel_size), or lower max_num_tokens",
-      static_cast<double>(store_.bytes()) / kGiB, static_cast<double>(scratch_bytes()) / kGiB,
+      "moe_expert_parallel_size, pipeline_parallel_size), or lower max_num_tokens or "
+      "moe_config.max_num_tokens",
+      static_cast<double>(store_.bytes()) / kGiB, static_cast<double>(activation_bytes_) / kGiB,
       static_cast<double>(options_.available_bytes) / kGiB));
 }
 
@@ -167,7 +185,8 @@ Status Decoder::start_wide_ep() {
     std::vector<moe::SlotBytes> of_layer = slot_bytes(store_, *layer.feed_forward);
     if (!of_layer.empty()) slots.push_back(std::move(of_layer));
   }
-  return wide_ep_->start(*options_.groups->moe_ep, std::move(slots));
+  return wide_ep_->start(*options_.groups->moe_ep, std::move(slots),
+                         stream_->is_cuda() ? stream_ : nullptr);
 }
 
 void Decoder::plan_weights() {
@@ -221,11 +240,7 @@ KvSpec Decoder::kv_spec() const {
 }
 
 ModelMemory Decoder::memory() const {
-  int64_t activations = scratch_.size();
-  if (wide_ep_ != nullptr) {
-    activations += alltoall::AllToAll::buffer_bytes(wide_ep_->options().all_to_all);
-  }
-  return {store_.bytes(), activations};
+  return {store_.bytes(), activation_bytes_};
 }
 
 int64_t Decoder::scratch_bytes() const {
@@ -283,7 +298,7 @@ Status Decoder::set_kv_memory(const KvMemory& memory) {
   return Status::ok();
 }
 
-void Decoder::place_tokens(const Batch& batch, Arena& arena, ForwardPass& pass) {
+void Decoder::place_tokens(const Batch& batch, bool is_padded, Arena& arena, ForwardPass& pass) {
   const int cp = mapping_.cp();
   const int page_size = kv_memory_.page_size;
   const auto first = std::ranges::lower_bound(batch.logits_rows, pass.own_begin);
@@ -291,6 +306,7 @@ void Decoder::place_tokens(const Batch& batch, Arena& arena, ForwardPass& pass) 
   const int64_t padding = pass.num_rows - std::ssize(batch.token_ids);
   const int64_t wanted = last - first + padding;
   const BatchTables host(staging_->begin(), pass.num_rows, wanted);
+  host.num_tokens.front() = static_cast<int>(std::ssize(batch.token_ids));
   std::ranges::copy(batch.token_ids, host.token_ids.begin());
   std::transform(first, last, host.logits_rows.begin(),
                  [&](int row) { return row - pass.own_begin; });
@@ -322,6 +338,7 @@ void Decoder::place_tokens(const Batch& batch, Arena& arena, ForwardPass& pass) 
   const BatchTables tables(memory, pass.num_rows, wanted);
   const bool has_sampled = std::ranges::any_of(batch.token_ids, [](int id) { return id < 0; });
   if (has_sampled) kernels::take_sampled(*stream_, batch.sampled_tokens, tables.token_ids);
+  if (is_padded) pass.num_tokens = tables.num_tokens.data();
   pass.token_ids = tables.token_ids;
   pass.positions = tables.positions;
   pass.slots = tables.slots;
@@ -330,17 +347,17 @@ void Decoder::place_tokens(const Batch& batch, Arena& arena, ForwardPass& pass) 
 }
 
 int Decoder::graph_rows(const Batch& batch) const {
-  const bool is_decode = std::ranges::all_of(
-      batch.sequences, [](const BatchSequence& sequence) { return sequence.num_rows == 1; });
-  // With attention DP ranks would have to agree on a size; observers read what a graph has not
-  // computed yet.
-  if (!is_decode || is_attention_dp() || observer_ != nullptr || mapping_.cp() > 1 ||
-      batch.logits_rows.size() != batch.token_ids.size()) {
-    return 0;
-  }
+  // Observers read what a graph has not computed yet.
+  if (observer_ != nullptr || mapping_.cp() > 1) return 0;
   const auto can = [](const auto& group) { return group == nullptr || group->is_capturable(); };
-  if (!can(tp_) || !can(pp_)) return 0;
-  return graphs_.padded(static_cast<int>(std::ssize(batch.sequences)));
+  // With attention DP the tp group exchanges what experts need, and nothing else.
+  const bool can_exchange = wide_ep_ != nullptr ? wide_ep_->is_capturable() : can(tp_);
+  if (!can_exchange || !can(pp_)) return 0;
+  if (!is_attention_dp()) {
+    return batch.is_decode() ? graphs_.padded(static_cast<int>(std::ssize(batch.sequences))) : 0;
+  }
+  // All ranks have come to the same.
+  return batch.all_decode ? graphs_.padded(*std::ranges::max_element(batch.dp_tokens)) : 0;
 }
 
 Result<ForwardPass> Decoder::begin_pass(const Batch& batch, int graph_rows, Arena& arena) {
@@ -357,7 +374,7 @@ Result<ForwardPass> Decoder::begin_pass(const Batch& batch, int graph_rows, Aren
   const Share own = share_of(pass.num_rows, cp, rank_.cp_rank);
   pass.own_begin = own.begin;
   pass.own_end = own.end;
-  place_tokens(batch, arena, pass);
+  place_tokens(batch, graph_rows > 0, arena, pass);
   if (attention_tables_ != nullptr) {
     RETURN_IF_ERROR(attention_tables_->prepare(*stream_, pass.sequences, graph_rows));
     pass.attention_tables = attention_tables_.get();
@@ -365,7 +382,10 @@ Result<ForwardPass> Decoder::begin_pass(const Batch& batch, int graph_rows, Aren
   return pass;
 }
 
-std::vector<int> Decoder::own_rows_of_dp(const Batch& batch) const {
+std::vector<int> Decoder::own_rows_of_dp(const ForwardPass& pass, const Batch& batch) const {
+  if (pass.num_tokens != nullptr) {
+    return std::vector<int>(batch.dp_tokens.size(), pass.num_rows);
+  }
   std::vector<int> rows;
   for (const int tokens : batch.dp_tokens) {
     rows.push_back(share_of(tokens, mapping_.cp(), rank_.cp_rank).size());
@@ -481,7 +501,7 @@ Status Decoder::run_pass(ForwardPass pass, const Batch& batch, MatrixView logits
   kernels::rope_table(*stream_, {pass.positions.subspan(pass.own_begin, pass.own_rows()),
                                  rope_.inv_freq, rope_.factor, rope});
   pass.rope = rope;
-  const std::vector<int> dp_rows = own_rows_of_dp(batch);
+  const std::vector<int> dp_rows = own_rows_of_dp(pass, batch);
   Hidden hidden;
   // The residual is a long sum: it stays in fp32.
   hidden.residual = arena.matrix(pass.own_rows(), config_.hidden_size);
@@ -500,11 +520,16 @@ Status Decoder::forward(const Batch& batch, MatrixView logits) {
   Arena arena(scratch_.span<std::byte>(scratch_.size()));
   const int graph_rows = this->graph_rows(batch);
   ASSIGN_OR_RETURN(const ForwardPass pass, begin_pass(batch, graph_rows, arena));
-  if (graph_rows == 0) return run_pass(pass, batch, logits);
-  MatrixView padded = logits;
-  padded.rows = graph_rows;
-  return graphs_.run(*stream_, graph_rows, padded.data,
-                     [&] { return run_pass(pass, batch, padded); });
+  if (graph_rows == 0) {
+    RETURN_IF_ERROR(run_pass(pass, batch, logits));
+  } else {
+    MatrixView padded = logits;
+    padded.rows = graph_rows;
+    RETURN_IF_ERROR(graphs_.run(
+        *stream_, graph_rows, padded.data, [&] { return run_pass(pass, batch, padded); },
+        [&] { return wide_ep_ != nullptr ? wide_ep_->meet() : Status::ok(); }));
+  }
+  return wide_ep_ != nullptr ? wide_ep_->end_iteration() : Status::ok();
 }
 
 }  // namespace wideep::models

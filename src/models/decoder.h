@@ -63,6 +63,7 @@ class Decoder : public Model {
   Status start_wide_ep();
   Status begin_wide_ep(const Batch& batch);
   Status make_groups();
+  Status plan_activations();
   Status check_memory() const;
   Layer plan_layer(int layer);
   int64_t scratch_bytes() const;
@@ -70,9 +71,10 @@ class Decoder : public Model {
   // The rows that a decode step is padded to for its graph; 0: it runs eagerly.
   int graph_rows(const Batch& batch) const;
   Result<ForwardPass> begin_pass(const Batch& batch, int graph_rows, Arena& arena);
-  void place_tokens(const Batch& batch, Arena& arena, ForwardPass& pass);
+  // is_padded: the rows beyond the batch's tokens only fill it up.
+  void place_tokens(const Batch& batch, bool is_padded, Arena& arena, ForwardPass& pass);
   Status run_pass(ForwardPass pass, const Batch& batch, MatrixView logits);
-  std::vector<int> own_rows_of_dp(const Batch& batch) const;
+  std::vector<int> own_rows_of_dp(const ForwardPass& pass, const Batch& batch) const;
   kernels::KvCacheView cache_of(int local_layer) const;
 
   Status run_layers(const ForwardPass& pass, std::span<const int> dp_rows, const Hidden& hidden);
@@ -118,6 +120,7 @@ class Decoder : public Model {
   const std::span<const float>* final_norm_ = nullptr;
   std::vector<Layer> layers_;
   Buffer scratch_;
+  int64_t activation_bytes_ = 0;  // scratch, and what backend WideEP takes beside it
   std::vector<kernels::AttentionSequence> sequences_;  // of the current batch
   // Last, so that it goes first: it waits for ranks that still read this one's activations.
   std::unique_ptr<moe::WideEp> wide_ep_;  // null: backend CUTLASS

@@ -87,6 +87,9 @@ class MoeBlock : public FeedForward {
  private:
   const ModelConfig& config() const { return *options_.model->config; }
   bool is_attention_dp() const { return options_.model->engine->parallel.enable_attention_dp; }
+  // ids of a layer's stream where the host reads them; `memory` holds those of a GPU.
+  static std::span<const int32_t> on_host(Stream& stream, std::span<const int32_t> ids,
+                                          std::vector<int32_t>& memory);
   void observe(RoutingObserver& observer, const ForwardPass& pass,
                std::span<const int32_t> ids) const;
   void plan_router(const std::string& prefix, WeightStore& store);
@@ -168,9 +171,10 @@ void MoeBlock::make_wide_ep(const std::string& prefix, const moe::MoeShape& shap
   layer.wide_ep = options_.wide_ep;
   layer.layer_index = layer_index;
   layer.slots = expert_weights_;
-  layer.on_slots = [this](std::span<const int32_t> slots) {
+  layer.on_slots = [this](Stream& stream, std::span<const int32_t> slots) {
     if (RoutingObserver* observer = *options_.observer; observer != nullptr) {
-      observer->on_slots(options_.layer, slots);
+      std::vector<int32_t> memory;
+      observer->on_slots(options_.layer, on_host(stream, slots, memory));
     }
   };
   experts_ = std::make_unique<moe::WideEpLayer>(std::move(layer));
@@ -217,16 +221,19 @@ void MoeBlock::plan_shared(const std::string& prefix, WeightStore& store) {
                                        store);
 }
 
+std::span<const int32_t> MoeBlock::on_host(Stream& stream, std::span<const int32_t> ids,
+                                           std::vector<int32_t>& memory) {
+  if (!stream.is_cuda()) return ids;
+  memory.resize(ids.size());
+  kernels::fetch_bytes(stream, std::as_bytes(ids), reinterpret_cast<std::byte*>(memory.data()));
+  return memory;
+}
+
 void MoeBlock::observe(RoutingObserver& observer, const ForwardPass& pass,
                        std::span<const int32_t> ids) const {
-  std::vector<int32_t> on_host;
-  if (pass.stream->is_cuda()) {
-    on_host.resize(ids.size());
-    kernels::fetch_bytes(*pass.stream, std::as_bytes(ids),
-                         reinterpret_cast<std::byte*>(on_host.data()));
-    ids = on_host;
-  }
-  observer.on_routing(options_.layer, pass.own_begin, ids, config().moe.top_k);
+  std::vector<int32_t> memory;
+  observer.on_routing(options_.layer, pass.own_begin, on_host(*pass.stream, ids, memory),
+                      config().moe.top_k);
 }
 
 Status MoeBlock::forward(const ForwardPass& pass, ConstMatrixView x, std::span<const int> dp_rows,
@@ -235,18 +242,25 @@ Status MoeBlock::forward(const ForwardPass& pass, ConstMatrixView x, std::span<c
   const MoeModelConfig& moe = config().moe;
   const std::span<int32_t> ids = pass.arena->take<int32_t>(x.rows * moe.top_k);
   const std::span<float> weights = pass.arena->take<float>(x.rows * moe.top_k);
-  router_->forward(*pass.stream, x,
-                   {pass.arena->matrix(x.rows, moe.num_experts), ids.data(), weights.data()});
+  router_->forward(
+      *pass.stream, x,
+      {pass.arena->matrix(x.rows, moe.num_experts), ids.data(), weights.data(), pass.num_tokens});
   if (RoutingObserver* observer = *options_.observer; observer != nullptr) {
     observe(*observer, pass, ids);
   }
   // One rank alone has no need of attention DP to spread experts.
   const std::array<int, 1> own_rows = {static_cast<int>(x.rows)};
   if (options_.wide_ep != nullptr && dp_rows.empty()) dp_rows = own_rows;
-  RETURN_IF_ERROR(
-      experts_->forward(*pass.stream, *pass.arena, {x, ids.data(), weights.data()}, dp_rows, y));
-  if (shared_ == nullptr) return Status::ok();
-  const MatrixView shared = pass.matrix(x.rows, config().hidden_size);
+  moe::MoeInput input = {x, ids.data(), weights.data()};
+  MatrixView shared;
+  if (shared_ != nullptr && experts_->adds_residual()) {
+    shared = pass.matrix(x.rows, config().hidden_size);
+    RETURN_IF_ERROR(shared_->forward(pass, x, dp_rows, shared));
+    input.residual = shared;
+  }
+  RETURN_IF_ERROR(experts_->forward(*pass.stream, *pass.arena, input, dp_rows, y));
+  if (shared_ == nullptr || experts_->adds_residual()) return Status::ok();
+  shared = pass.matrix(x.rows, config().hidden_size);
   RETURN_IF_ERROR(shared_->forward(pass, x, dp_rows, shared));
   kernels::add(*pass.stream, shared, y);
   return Status::ok();
@@ -254,13 +268,15 @@ Status MoeBlock::forward(const ForwardPass& pass, ConstMatrixView x, std::span<c
 
 int64_t MoeBlock::scratch_bytes(int max_rows) const {
   const MoeModelConfig& moe = config().moe;
+  int64_t routed = experts_->scratch_bytes(max_rows);
   int64_t shared = 0;
   if (shared_ != nullptr) {
-    shared = Arena::matrix_bytes(max_rows, config().hidden_size) + shared_->scratch_bytes(max_rows);
+    const int64_t sum = Arena::matrix_bytes(max_rows, config().hidden_size);
+    if (experts_->adds_residual()) routed += sum;
+    shared = sum + shared_->scratch_bytes(max_rows);
   }
   return 2 * Arena::matrix_bytes(max_rows, moe.top_k) +
-         Arena::matrix_bytes(max_rows, moe.num_experts) +
-         std::max(experts_->scratch_bytes(max_rows), shared);
+         Arena::matrix_bytes(max_rows, moe.num_experts) + std::max(routed, shared);
 }
 
 }  // namespace

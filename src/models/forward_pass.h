@@ -22,6 +22,9 @@ struct ForwardPass {
   dist::TensorGroup* cp = nullptr;  // null without context parallelism
 
   int num_rows = 0;
+  // Where a graph's rows may be more than the batch's tokens: how many are in use, in memory of the
+  // stream's device. Null: all.
+  const int* num_tokens = nullptr;
   int own_begin = 0;
   int own_end = 0;
   std::vector<int64_t> cp_rows;  // [cp] rows of every rank of the cp group

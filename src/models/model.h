@@ -70,6 +70,11 @@ struct Batch {
   // [tp] balancer_state() of every rank of the tp group before this iteration, with attention DP
   // and backend WideEP; else empty.
   std::vector<moe::RankState> balancer_states;
+  // With attention DP: whether is_decode() of every rank.
+  bool all_decode = false;
+
+  // One row a sequence, and all logits wanted: what a decode step's graph computes.
+  bool is_decode() const;
 };
 
 // Sees the experts that tokens were routed to, e.g. to count them. Called by forward(), on its

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -43,7 +44,6 @@ DType activation_dtype(const Stream& stream, DType weight_dtype) {
 
 Result<std::unique_ptr<MoeBench>> MoeBench::create(Stream& stream, const ModelOptions& options,
                                                    int num_layers) {
-  RETURN_IF_ERROR(check_backend(stream, *options.engine));
   RETURN_IF_ERROR(check_layers(*options.config, num_layers));
   std::unique_ptr<MoeBench> bench(new MoeBench(stream, options, num_layers));
   if (bench->group_.size() > 1) {
@@ -69,7 +69,8 @@ Result<std::unique_ptr<MoeBench>> MoeBench::create(Stream& stream, const ModelOp
   if (bench->wide_ep_ != nullptr) {
     std::vector<std::vector<moe::SlotBytes>> slots;
     for (const auto& layer : bench->layers_) slots.push_back(slot_bytes(bench->store_, *layer));
-    RETURN_IF_ERROR(bench->wide_ep_->start(bench->group_, std::move(slots)));
+    RETURN_IF_ERROR(bench->wide_ep_->start(bench->group_, std::move(slots),
+                                           stream.is_cuda() ? &stream : nullptr));
   }
   return bench;
 }
@@ -82,8 +83,10 @@ MoeBench::MoeBench(Stream& stream, const ModelOptions& options, int num_layers)
       store_(kernels::space_of(stream)),
       states_(static_cast<size_t>(group_.size())) {
   if (options_.engine->moe.backend != MoeBackend::kWideEp) return;
-  wide_ep_ = std::make_unique<moe::WideEp>(
-      wide_ep_options(config_, *options_.engine, *options_.mapping, range_of(config_, num_layers)));
+  std::optional<DType> gpu_weights;
+  if (stream.is_cuda()) gpu_weights = options.weight_dtype;
+  wide_ep_ = std::make_unique<moe::WideEp>(wide_ep_options(
+      config_, *options_.engine, *options_.mapping, range_of(config_, num_layers), gpu_weights));
 }
 
 int64_t MoeBench::scratch_bytes() const {
@@ -97,14 +100,19 @@ Status MoeBench::allocate() {
   const DType dtype = activation_dtype(stream_, options_.weight_dtype);
   const int64_t rows =
       Arena::matrix_bytes(options_.engine->max_num_tokens, config_.hidden_size, dtype);
-  const int64_t need = store_.bytes() + 2 * rows;
+  int64_t need = store_.bytes() + 2 * rows + scratch_bytes();
+  if (wide_ep_ != nullptr && stream_.is_cuda()) {
+    ASSIGN_OR_RETURN(const int64_t bytes, wide_ep_->device_bytes());
+    need += bytes;
+  }
   if (options_.available_bytes > 0 && need > options_.available_bytes) {
     constexpr double kGiB = 1024.0 * 1024 * 1024;
-    return Status::unavailable(fmt::format(
-        "memory: the weights of {} layers and the rows take {:.2f} GiB on this rank, {:.2f} GiB "
-        "are free: use more ranks (--ep), fewer --layers, or a smaller --dtype",
-        layers_.size(), static_cast<double>(need) / kGiB,
-        static_cast<double>(options_.available_bytes) / kGiB));
+    return Status::unavailable(
+        fmt::format("memory: the weights of {} layers, their scratch and the rows take {:.2f} GiB "
+                    "on this rank, {:.2f} GiB "
+                    "are free: use more ranks (--ep), fewer --layers, or a smaller --dtype",
+                    layers_.size(), static_cast<double>(need) / kGiB,
+                    static_cast<double>(options_.available_bytes) / kGiB));
   }
   const MemorySpace space = kernels::space_of(stream_);
   ASSIGN_OR_RETURN(x_, Buffer::allocate(rows, space));
@@ -201,6 +209,7 @@ Status MoeBench::call(const MoeBenchInput& input, int number, moe::LayerProfile*
     ids += tokens * moe.top_k;
   }
   if (profile != nullptr) profile->end(stream_);
+  if (wide_ep_ != nullptr) RETURN_IF_ERROR(wide_ep_->end_iteration());
   return stream_.status();
 }
 
@@ -305,6 +314,7 @@ Result<std::vector<float>> MoeBench::fetch_y(const MoeBenchInput& input) {
   std::vector<std::byte> bytes(static_cast<size_t>(count * dtype_size(dtype)));
   kernels::fetch_bytes(stream_, y_.span<const std::byte>(std::ssize(bytes)), bytes.data());
   RETURN_IF_ERROR(stream_.status());
+  if (wide_ep_ != nullptr) RETURN_IF_ERROR(wide_ep_->check());
   std::vector<float> y(static_cast<size_t>(count));
   for (size_t i = 0; i < y.size(); ++i) {
     y[i] = dtype == DType::kF32 ? reinterpret_cast<const float*>(bytes.data())[i]

@@ -5,6 +5,12 @@
 
 namespace wideep::models {
 
+bool Batch::is_decode() const {
+  return logits_rows.size() == token_ids.size() &&
+         std::ranges::all_of(sequences,
+                             [](const BatchSequence& sequence) { return sequence.num_rows == 1; });
+}
+
 void RoutingObserver::on_slots(int, std::span<const int32_t>) {}
 
 void RoutingObserverList::add(RoutingObserver& observer) {

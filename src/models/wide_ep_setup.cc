@@ -20,16 +20,26 @@ void set_online(const BalancerConfig& balancer, moe::WideEpOptions& options) {
   options.online.plan.max_transfers = options.shape.num_ranks;
 }
 
-}  // namespace
-
-Status check_backend(const Stream& stream, const EngineConfig& engine) {
-  if (!stream.is_cuda() || engine.moe.backend != MoeBackend::kWideEp) return Status::ok();
-  return Status::invalid_input(
-      "moe_config.backend: WIDEEP: runs on CPUs: use --device cpu, or backend CUTLASS on GPUs");
+moe::SlotExchangeOptions exchange_options(const ModelConfig& model, const EngineConfig& engine,
+                                          const moe::WideEpOptions& shared, DType weights) {
+  moe::SlotExchangeOptions exchange;
+  exchange.shape = shared.shape;
+  exchange.layer = {.hidden_size = model.hidden_size,
+                    .intermediate_size = model.moe.intermediate_size,
+                    .top_k = model.moe.top_k,
+                    .weight_scales_input = shared.all_to_all.weight_scales_input};
+  exchange.weights = weights;
+  exchange.combine = shared.all_to_all.combine;
+  exchange.max_tokens = shared.all_to_all.max_tokens;
+  exchange.max_tokens_of_rank = std::min<int64_t>(engine.max_num_tokens, shared.max_num_tokens);
+  return exchange;
 }
 
+}  // namespace
+
 moe::WideEpOptions wide_ep_options(const ModelConfig& model, const EngineConfig& engine,
-                                   const Mapping& mapping, const Mapping::Layers& layers) {
+                                   const Mapping& mapping, const Mapping::Layers& layers,
+                                   std::optional<DType> gpu_weights) {
   const BalancerConfig balancer = engine.moe.load_balancer.value_or(BalancerConfig{});
   moe::WideEpOptions options;
   options.shape = {.num_experts = model.moe.num_experts,
@@ -52,6 +62,7 @@ moe::WideEpOptions wide_ep_options(const ModelConfig& model, const EngineConfig&
   options.all_to_all.max_tokens = std::min(most, options.max_num_tokens + mapping.moe_ep());
   options.all_to_all.combine = balancer.combine;
   options.all_to_all.weight_scales_input = model.moe.scoring == Scoring::kSigmoidInput;
+  if (gpu_weights) options.exchange = exchange_options(model, engine, options, *gpu_weights);
   set_online(balancer, options);
   return options;
 }

@@ -38,6 +38,17 @@ ConstMatrixView bytes_view(ConstMatrixView x) {
   return {x.data, DType::kU8, x.rows, x.columns * size, x.stride * size};
 }
 
+// Every rank may round its part of a chunk up by one row.
+int64_t rows_of_chunk(const ConventionalLayer::Options& options, int64_t max_rows, int64_t ranks) {
+  return std::min(max_rows * ranks, options.max_num_tokens + ranks);
+}
+
+int64_t gather_bytes(const MoeShape& shape, int64_t rows) {
+  return 2 * Arena::padded(rows * GatheredRow(shape, DType::kF32).bytes) +
+         Arena::matrix_bytes(rows, shape.hidden_size) +
+         2 * Arena::matrix_bytes(rows * shape.top_k, 1);
+}
+
 }  // namespace
 
 ConventionalLayer::ConventionalLayer(const Options& options)
@@ -48,21 +59,21 @@ ConventionalLayer::ConventionalLayer(const Options& options)
 
 int64_t ConventionalLayer::scratch_bytes(int max_rows) const {
   const int64_t ranks = options_.gather != nullptr ? options_.gather->size() : 1;
-  // Every rank may round its part of a chunk up by one row.
-  const int64_t rows = std::min<int64_t>(max_rows * ranks, options_.max_num_tokens + ranks);
-  const int64_t pairs = rows * shape_.top_k;
   const auto num_experts = static_cast<int>(std::ssize(options_.experts.down));
-  int64_t bytes = options_.on_gpu
-                      ? device_experts_scratch_bytes(shape_, num_experts, rows)
-                      : 2 * Arena::matrix_bytes(pairs, shape_.hidden_size) +
-                            expert_scratch_bytes(pairs, shape_.intermediate_size) +
-                            3 * Arena::matrix_bytes(pairs, 1) +
-                            Arena::matrix_bytes(num_experts + 1, 1) + 8 * Arena::kAlignment;
-  if (options_.gather != nullptr) {
-    bytes += 2 * Arena::padded(rows * GatheredRow(shape_, DType::kF32).bytes) +
-             Arena::matrix_bytes(rows, shape_.hidden_size) + 2 * Arena::matrix_bytes(pairs, 1);
-  }
-  return bytes;
+  if (options_.on_gpu) return device_scratch_bytes(options_, num_experts, max_rows, ranks);
+  const int64_t rows = rows_of_chunk(options_, max_rows, ranks);
+  const int64_t pairs = rows * shape_.top_k;
+  return 2 * Arena::matrix_bytes(pairs, shape_.hidden_size) +
+         expert_scratch_bytes(pairs, shape_.intermediate_size) + 3 * Arena::matrix_bytes(pairs, 1) +
+         Arena::matrix_bytes(num_experts + 1, 1) + 8 * Arena::kAlignment +
+         (options_.gather != nullptr ? gather_bytes(shape_, rows) : 0);
+}
+
+int64_t ConventionalLayer::device_scratch_bytes(const Options& options, int num_experts,
+                                                int64_t max_rows, int64_t ranks) {
+  const int64_t rows = rows_of_chunk(options, max_rows, ranks);
+  return device_experts_scratch_bytes(options.shape, num_experts, rows) +
+         (ranks > 1 ? gather_bytes(options.shape, rows) : 0);
 }
 
 void ConventionalLayer::run_own_experts(Stream& stream, Arena& arena, const MoeInput& input,

@@ -35,6 +35,10 @@ class ConventionalLayer : public MoeLayer {
   Status forward(Stream& stream, Arena& arena, const MoeInput& input,
                  std::span<const int> dp_tokens, MatrixView y) override;
   int64_t scratch_bytes(int max_rows) const override;
+  // The same of a layer on a GPU with num_experts of its own, of a group of `ranks`, whose experts
+  // and group are not there yet.
+  static int64_t device_scratch_bytes(const Options& options, int num_experts, int64_t max_rows,
+                                      int64_t ranks);
 
  private:
   Status forward_gathered(Stream& stream, Arena& arena, const MoeInput& input,

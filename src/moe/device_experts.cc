@@ -145,6 +145,61 @@ void run_experts_on_device(Stream& stream, Arena& arena, const DeviceExpertsPara
   kernels::combine_rows(stream, combine);
 }
 
+void run_slots_on_device(Stream& stream, Arena& arena, const DeviceSlotsParams& params) {
+  const Arena::Scope scope(arena);
+  const alltoall::Received& received = params.received;
+  const int64_t rows = received.rows.rows;
+  const int64_t columns = params.shape.intermediate_size;
+  const bool is_masked = params.group_rows > 0;
+  // One batch of all rows in use, or one for each slot.
+  const int64_t batch_rows = is_masked ? params.group_rows : rows;
+  const int* const counts = is_masked ? received.slot_counts.data()
+                                      : received.offsets.data() + received.offsets.size() - 1;
+  const auto multiply = [&](const kernels::ScaledRows& x,
+                            std::span<const kernels::PackedWeight> weights, MatrixView y) {
+    const kernels::GroupedWeight weight = grouped(weights);
+    if (is_masked) {
+      kernels::grouped_gemm_masked(stream,
+                                   {x, counts, params.group_rows, params.expected_rows, weight, y});
+    } else {
+      kernels::grouped_gemm_contiguous(stream, {x, received.offsets.data(), weight, y});
+    }
+  };
+
+  kernels::ScaledRows x = {received.rows};
+  if (is_fp8(params.slots)) {
+    const int64_t blocks = received.scales.columns;
+    kernels::QuantizedRows arranged;
+    arranged.data = {nullptr, DType::kF8E4M3, rows, received.rows.columns, received.rows.columns};
+    arranged.scales = arena.take<float>(rows * blocks).data();
+    arranged.scale_stride = arranged.batch_rows = batch_rows;
+    kernels::arrange_scales(stream, {received.scales, counts, arranged});
+    x.scales = arranged.scales;
+    x.scale_stride = arranged.scale_stride;
+  }
+  const MatrixView gate_up = arena.matrix(rows, 2 * columns, DType::kBF16);
+  multiply(x, params.slots.gate_up, gate_up);
+  if (is_fp8(params.slots)) {
+    const kernels::QuantizedRows activated = take_quantized(arena, rows, columns, batch_rows);
+    kernels::silu_mul_quantize(stream, {gate_up, counts, activated});
+    multiply(activated, params.slots.down, received.outputs);
+  } else {
+    const MatrixView activated = arena.matrix(rows, columns, DType::kBF16);
+    kernels::silu_mul(stream, gate_up, activated, counts);
+    multiply({activated}, params.slots.down, received.outputs);
+  }
+}
+
+int64_t device_slots_scratch_bytes(const MoeShape& shape, int64_t rows) {
+  const auto blocks = [](int64_t columns) {
+    return (columns + kernels::kScaleColumns - 1) / kernels::kScaleColumns;
+  };
+  // Activations as for BF16, and the scales of FP8: more than either takes.
+  return Arena::matrix_bytes(rows, blocks(shape.hidden_size) + blocks(shape.intermediate_size)) +
+         Arena::matrix_bytes(rows, int64_t{3} * shape.intermediate_size, DType::kBF16) +
+         8 * Arena::kAlignment;
+}
+
 int64_t device_experts_scratch_bytes(const MoeShape& shape, int num_experts, int64_t max_rows) {
   const int64_t pairs = max_rows * shape.top_k;
   const int64_t rows = std::max(kernels::max_permuted_rows(pairs, num_experts, kGroupAlignment),

@@ -62,4 +62,12 @@ class LayerProfile {
   std::function<Status()> meet_;
 };
 
+// For what a layer calls: null where no profile is taken.
+inline void begin_phase(LayerProfile* profile, Stream& stream, Phase phase) {
+  if (profile != nullptr) profile->begin(stream, phase);
+}
+inline Status meet_for_phase(LayerProfile* profile, Stream& stream, Phase phase) {
+  return profile == nullptr ? Status::ok() : profile->meet(stream, phase);
+}
+
 }  // namespace wideep::moe

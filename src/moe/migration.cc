@@ -4,41 +4,35 @@
 #include <utility>
 
 namespace wideep::moe {
-namespace {
 
-constexpr int kTag = 0x5107;  // of messages that carry an expert
-
-}  // namespace
+StagingShape staging_shape(const eplb::Shape& shape, const SlotBytes& expert) {
+  return {std::ssize(expert.gate_up), std::ssize(expert.down), shape.slots_per_rank()};
+}
 
 Migration::Migration(MigrationOptions options)
-    : options_(std::move(options)),
-      rank_(options_.group->rank()),
-      num_staged_(static_cast<size_t>(options_.shape.num_ranks)) {
+    : options_(std::move(options)), rank_(options_.group->rank()) {
   CHECK_EQ(options_.group->size(), options_.shape.num_ranks);
   CHECK(options_.max_rounds_per_iter >= 1);
+  std::vector<int> places;
+  for (int place = options_.shape.slots_per_rank() - 1; place >= 0; --place) {
+    places.push_back(place);
+  }
+  free_places_.assign(static_cast<size_t>(options_.shape.num_ranks), places);
 }
 
 Result<Migration> Migration::create(MigrationOptions options) {
-  Migration migration(std::move(options));
-  const MigrationOptions& made = migration.options_;
-  const SlotBytes& first = made.slots.front().front();
-  for (const auto& layer : made.slots) {
-    CHECK_EQ(std::ssize(layer), made.shape.slots_per_rank());
+  const SlotBytes first = options.slots.front().front();
+  for (const auto& layer : options.slots) {
+    CHECK_EQ(std::ssize(layer), options.shape.slots_per_rank());
     for (const SlotBytes& slot : layer) {
       CHECK(slot.gate_up.size() == first.gate_up.size() && slot.down.size() == first.down.size());
     }
   }
-  ASSIGN_OR_RETURN(migration.staging_,
-                   Buffer::allocate(first.size() * made.shape.slots_per_rank()));
-  std::byte* place = migration.staging_.data();
-  for (int i = 0; i < made.shape.slots_per_rank(); ++i) {
-    SlotBytes slot;
-    slot.gate_up = {place, first.gate_up.size()};
-    slot.down = {place + first.gate_up.size(), first.down.size()};
-    migration.free_staging_.push_back(slot);
-    place += first.size();
+  if (options.copies == nullptr) {
+    ASSIGN_OR_RETURN(options.copies,
+                     make_host_copies(*options.group, staging_shape(options.shape, first)));
   }
-  return migration;
+  return Migration(std::move(options));
 }
 
 void Migration::add(LayerPlacement placement, std::span<const int> current) {
@@ -53,42 +47,59 @@ void Migration::add(LayerPlacement placement, std::span<const int> current) {
   updates_.push_back(std::move(update));
 }
 
-Result<std::vector<LayerPlacement>> Migration::finish() {
+Result<std::vector<LayerPlacement>> Migration::finish(int64_t agreed) {
   work_ = {};
-  for (const Arrival& arrival : arrivals_) {
-    RETURN_IF_ERROR(receive_expert(*options_.group, arrival.place, arrival.source_rank, kTag));
-  }
-  arrivals_.clear();
+  ++iteration_;
+  RETURN_IF_ERROR(options_.copies->begin_boundary());
+  release_places(agreed);
   std::vector<LayerPlacement> committed;
-  while (!updates_.empty() && is_complete(updates_.front())) {
-    commit(updates_.front());
+  while (!updates_.empty() && is_issued(updates_.front()) && updates_.front().last_issue < agreed) {
+    RETURN_IF_ERROR(commit(updates_.front()));
     committed.push_back(std::move(updates_.front().placement));
     updates_.pop_front();
     ++work_.commits;
   }
+  release_places(agreed);
   return committed;
 }
 
-void Migration::commit(const Update& update) {
+void Migration::release_places(int64_t agreed) {
+  while (!freed_.empty() && freed_.front().iteration < agreed) {
+    free_places_[freed_.front().rank].push_back(freed_.front().place);
+    freed_.pop_front();
+  }
+}
+
+Status Migration::commit(const Update& update) {
+  const eplb::Shape& shape = options_.shape;
   const int layer = update.placement.layer_index;
   for (const Staged& staged : update.staged) {
-    copy_expert(staged.place, options_.slots[layer][staged.local_slot]);
-    free_staging_.push_back(staged.place);
+    const int rank = shape.rank_of(staged.slot);
+    if (rank == rank_) {
+      RETURN_IF_ERROR(options_.copies->commit(
+          staged.place, options_.slots[layer][staged.slot % shape.slots_per_rank()]));
+    }
+    freed_.push_back({iteration_, rank, staged.place});
   }
-  for (const eplb::Move& move : update.moves.moves)
-    --num_staged_[options_.shape.rank_of(move.slot)];
+  return Status::ok();
 }
 
 bool Migration::fits(const Update& update) const {
-  std::vector<int> staged = num_staged_;
+  std::vector<int> wanted(free_places_.size());
   for (const eplb::Move& move : update.moves.moves) {
     if (move.round != update.next_round) continue;
-    if (++staged[options_.shape.rank_of(move.slot)] > options_.shape.slots_per_rank()) return false;
+    const int rank = options_.shape.rank_of(move.slot);
+    if (++wanted[rank] > std::ssize(free_places_[rank])) return false;
   }
   return true;
 }
 
 Status Migration::issue() {
+  RETURN_IF_ERROR(issue_rounds());
+  return options_.copies->end_boundary();
+}
+
+Status Migration::issue_rounds() {
   int rounds = 0;
   for (size_t u = 0; u < updates_.size(); ++u) {
     Update& update = updates_[u];
@@ -97,7 +108,7 @@ Status Migration::issue() {
           return earlier.placement.layer_index == update.placement.layer_index;
         });
     if (builds_upon_earlier) return Status::ok();
-    while (!is_complete(update)) {
+    while (!is_issued(update)) {
       const bool is_local = update.next_round < 0;
       if (!fits(update) || (!is_local && rounds == options_.max_rounds_per_iter)) {
         return Status::ok();
@@ -114,41 +125,32 @@ Status Migration::issue_round(Update& update) {
     if (move.round == update.next_round) RETURN_IF_ERROR(issue_move(update, move));
   }
   ++update.next_round;
+  update.last_issue = iteration_;
   return Status::ok();
-}
-
-SlotBytes Migration::take_staging() {
-  CHECK(!free_staging_.empty());
-  const SlotBytes place = free_staging_.back();
-  free_staging_.pop_back();
-  return place;
 }
 
 Status Migration::issue_move(Update& update, const eplb::Move& move) {
   const eplb::Shape& shape = options_.shape;
   const int layer = update.placement.layer_index;
   const int target = shape.rank_of(move.slot), source = shape.rank_of(move.source_slot);
-  ++num_staged_[target];
+  const int place = free_places_[target].back();
+  free_places_[target].pop_back();
+  update.staged.push_back({move.slot, place});
   if (source != target) {
     ++work_.transfers;
     work_.bytes += options_.slots.front().front().size();
   }
-  const bool from_peer = source != target && options_.source == nullptr;
-  if (source == rank_ && from_peer) {
+  if (source != target && options_.source != nullptr) {
+    return target != rank_
+               ? Status::ok()
+               : options_.copies->send(options_.source->expert(layer, move.expert), target, place);
+  }
+  if (source == rank_) {
     const SlotBytes& slot = options_.slots[layer][move.source_slot % shape.slots_per_rank()];
-    RETURN_IF_ERROR(send_expert(*options_.group, slot, target, kTag));
+    RETURN_IF_ERROR(options_.copies->send(slot, target, place));
   }
-  if (target != rank_) return Status::ok();
-  const SlotBytes place = take_staging();
-  update.staged.push_back({move.slot % shape.slots_per_rank(), place});
-  if (from_peer) {
-    arrivals_.push_back({source, place});
-  } else if (source == target) {
-    copy_expert(options_.slots[layer][move.source_slot % shape.slots_per_rank()], place);
-  } else {
-    copy_expert(options_.source->expert(layer, move.expert), place);
-  }
-  return Status::ok();
+  return target == rank_ && source != rank_ ? options_.copies->receive(source, place)
+                                            : Status::ok();
 }
 
 }  // namespace wideep::moe

@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/random.h"
@@ -91,6 +94,71 @@ class AllExperts : public ExpertSource {
   mutable std::vector<std::byte> memory_ = std::vector<std::byte>(kGateUpBytes + kDownBytes);
 };
 
+// Copies that are done some iterations after they were asked for, on each rank when it likes, as on
+// GPUs: what is read too late or overwritten too early is the wrong expert.
+class LateCopies : public ExpertCopies {
+ public:
+  using Staging = std::vector<std::vector<std::byte>>;  // [ranks][places, expert]
+
+  LateCopies(Staging& staging, int rank, const StagingShape& shape)
+      : staging_(staging), rank_(rank), shape_(shape), random_(static_cast<uint64_t>(rank) + 7) {}
+
+  Status begin_boundary() override {
+    boundaries_.emplace_back();
+    return Status::ok();
+  }
+  Status send(const SlotBytes& from, int target, int place) override {
+    boundaries_.back().push_back({from, at(target, place), false});
+    return Status::ok();
+  }
+  Status receive(int, int) override { return Status::ok(); }
+  // In order with the model: there at once, but who says when staging has been read?
+  Status commit(int place, const SlotBytes& slot) override {
+    copy_expert(at(rank_, place), slot);
+    boundaries_.back().push_back({slot, at(rank_, place), true});
+    return Status::ok();
+  }
+  Status end_boundary() override { return Status::ok(); }
+
+  int64_t num_done() override {
+    while (!boundaries_.empty() && random_.below(3) > 0) {
+      for (const Copy& copy : boundaries_.front()) {
+        if (copy.is_commit) {
+          // The commit's slot still has what it took: so has the place.
+          was_overwritten |= !std::ranges::equal(copy.from.gate_up, copy.place.gate_up);
+        } else {
+          copy_expert(copy.from, copy.place);
+        }
+      }
+      boundaries_.pop_front();
+      ++num_done_;
+    }
+    return num_done_;
+  }
+
+  bool was_overwritten = false;
+
+ private:
+  struct Copy {
+    SlotBytes from;
+    SlotBytes place;
+    bool is_commit = false;
+  };
+
+  SlotBytes at(int rank, int place) const {
+    const auto begin = static_cast<size_t>(place * shape_.expert_bytes());
+    const std::span<std::byte> bytes(staging_[rank]);
+    return {bytes.subspan(begin, kGateUpBytes), bytes.subspan(begin + kGateUpBytes, kDownBytes)};
+  }
+
+  Staging& staging_;
+  int rank_;
+  StagingShape shape_;
+  Random random_;
+  std::deque<std::vector<Copy>> boundaries_;  // that are not done
+  int64_t num_done_ = 0;
+};
+
 struct MigrationCase {
   Shape shape;
   std::vector<std::vector<int>> start;  // [layers][num_slots]
@@ -116,9 +184,17 @@ MigrationCase random_case(Random& random) {
   return made;
 }
 
+// The least of all ranks' iterations whose copies are done.
+Result<int64_t> agree(dist::Communicator& group, Migration& migration) {
+  int64_t least = -migration.num_done();
+  RETURN_IF_ERROR(group.all_reduce_max(std::span(&least, 1)));
+  return -least;
+}
+
 // Runs a case on one rank: after every iteration the slots hold what was committed, in the end what
-// came last.
-Status run_rank(const MigrationCase& made, dist::Communicator& group) {
+// came last. staging: of all ranks, for late copies; or null.
+Status run_rank(const MigrationCase& made, dist::Communicator& group,
+                LateCopies::Staging* staging = nullptr) {
   RankSlots slots(made.shape, group.rank(), made.start);
   const AllExperts source;
   MigrationOptions options;
@@ -127,12 +203,20 @@ Status run_rank(const MigrationCase& made, dist::Communicator& group) {
   options.slots = slots.all();
   options.max_rounds_per_iter = made.max_rounds_per_iter;
   options.source = made.from_source ? &source : nullptr;
+  const LateCopies* late = nullptr;
+  if (staging != nullptr) {
+    auto copies = std::make_unique<LateCopies>(
+        *staging, group.rank(), staging_shape(made.shape, options.slots.front().front()));
+    late = copies.get();
+    options.copies = std::move(copies);
+  }
   ASSIGN_OR_RETURN(Migration migration, Migration::create(std::move(options)));
   std::vector<std::vector<int>> placements = made.start;
   size_t committed = 0;
   for (size_t i = 0; i < made.updates.size() || !migration.is_idle(); ++i) {
     if (i > 1000) return Status::unavailable("the migration does not end");
-    ASSIGN_OR_RETURN(const auto finished, migration.finish());
+    ASSIGN_OR_RETURN(const int64_t agreed, agree(group, migration));
+    ASSIGN_OR_RETURN(const auto finished, migration.finish(agreed));
     for (const LayerPlacement& placement : finished) {
       if (placement.slots != made.updates[committed++].slots) {
         return Status::unavailable("updates are committed out of order");
@@ -149,6 +233,9 @@ Status run_rank(const MigrationCase& made, dist::Communicator& group) {
       }
     }
   }
+  if (late != nullptr && late->was_overwritten) {
+    return Status::unavailable("a place was used again while a commit read it");
+  }
   return committed == made.updates.size() ? Status::ok()
                                           : Status::unavailable("an update was lost");
 }
@@ -160,6 +247,22 @@ TEST(Migration, BringsEveryExpertToItsSlot) {
     dist::World world = dist::World::local(made.shape.num_ranks).value();
     const Status status =
         world.run([&](dist::Communicator& group) { return run_rank(made, group); });
+    ASSERT_TRUE(status.is_ok()) << "round " << round << ": " << status.message();
+  }
+}
+
+TEST(Migration, WaitsForCopiesOfAllRanks) {
+  Random random(2);
+  for (int round = 0; round < 60; ++round) {
+    MigrationCase made = random_case(random);
+    made.from_source = false;
+    LateCopies::Staging staging(
+        static_cast<size_t>(made.shape.num_ranks),
+        std::vector<std::byte>(static_cast<size_t>(made.shape.slots_per_rank()) *
+                               (kGateUpBytes + kDownBytes)));
+    dist::World world = dist::World::local(made.shape.num_ranks).value();
+    const Status status =
+        world.run([&](dist::Communicator& group) { return run_rank(made, group, &staging); });
     ASSERT_TRUE(status.is_ok()) << "round " << round << ": " << status.message();
   }
 }

@@ -28,6 +28,8 @@ struct MoeInput {
   ConstMatrixView x;               // [tokens, hidden]
   const int32_t* ids = nullptr;    // [tokens, top_k]
   const float* weights = nullptr;  // [tokens, top_k]
+  // [tokens, hidden], added to the sum, for layers that add one; null: none.
+  ConstMatrixView residual = {};
 
   std::span<const int32_t> all_ids(int top_k) const {
     return {ids, static_cast<size_t>(x.rows * top_k)};
@@ -43,6 +45,9 @@ class MoeLayer {
   // over the group: the number of chunks is the same on all ranks.
   virtual Status forward(Stream& stream, Arena& arena, const MoeInput& input,
                          std::span<const int> dp_tokens, MatrixView y) = 0;
+
+  // Whether input.residual may be given: the shared expert's output, that is.
+  virtual bool adds_residual() const { return false; }
 
   // Most that forward() takes of the arena where no rank has more than max_rows tokens.
   virtual int64_t scratch_bytes(int max_rows) const = 0;

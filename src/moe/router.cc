@@ -40,6 +40,7 @@ void Router::forward(Stream& stream, ConstMatrixView x, const Output& output) co
   params.topk_group = config_.topk_group;
   params.normalize = config_.norm_topk_prob;
   params.scaling = static_cast<float>(config_.routed_scaling_factor);
+  params.num_tokens = output.num_tokens;
   params.ids = output.ids;
   params.weights = output.weights;
   kernels::route(stream, params);

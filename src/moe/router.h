@@ -25,6 +25,8 @@ class Router {
     MatrixView logits;
     int32_t* ids = nullptr;
     float* weights = nullptr;
+    // Of the stream's device: tokens from there on go nowhere; null: all go.
+    const int* num_tokens = nullptr;
   };
   void forward(Stream& stream, ConstMatrixView x, const Output& output) const;
 

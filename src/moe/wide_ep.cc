@@ -21,8 +21,7 @@ constexpr int64_t kHashInterval = 16;
 WideEp::WideEp(WideEpOptions options)
     : options_(std::move(options)),
       counts_(options_.layers.size() * options_.shape.num_experts),
-      rank_rows_(options_.layers.size() * options_.shape.num_ranks),
-      expert_rows_(options_.layers.size() * options_.shape.num_experts) {
+      slot_rows_(options_.layers.size() * options_.shape.num_slots) {
   CHECK_EQ(options_.layers.size(), options_.slots.size());
   for (std::vector<int>& slots : options_.slots) {
     if (slots.empty()) slots = eplb::default_assignment(options_.shape);
@@ -32,11 +31,32 @@ WideEp::WideEp(WideEpOptions options)
   placement_hash_ = hash_placements();
 }
 
-Status WideEp::start(dist::Communicator& group, std::vector<std::vector<SlotBytes>> slots) {
+WideEpDevice::Options WideEp::device_options() const {
+  return {.exchange = *options_.exchange,
+          .choice = options_.replica_choice,
+          .num_layers = static_cast<int>(std::ssize(options_.layers))};
+}
+
+Status WideEp::start(dist::Communicator& group, std::vector<std::vector<SlotBytes>> slots,
+                     Stream* stream) {
   CHECK_EQ(group.size(), options_.shape.num_ranks);
+  CHECK((stream != nullptr) == options_.exchange.has_value());
   group_ = &group;
-  ASSIGN_OR_RETURN(all_to_all_, alltoall::AllToAll::create(group, options_.all_to_all));
+  if (stream != nullptr) {
+    ASSIGN_OR_RETURN(device_, WideEpDevice::create(*stream, group, device_options()));
+    if (observes_ || options_.layer_updates_per_iter > 0) device_->start_counting();
+    for (size_t l = 0; l < options_.slots.size(); ++l) {
+      device_->place(static_cast<int>(l), options_.slots[l], {});
+    }
+  } else {
+    ASSIGN_OR_RETURN(all_to_all_, alltoall::AllToAll::create(group, options_.all_to_all));
+  }
   if (options_.layer_updates_per_iter == 0 || options_.layers.empty()) return Status::ok();
+  if (stream != nullptr && options_.weight_source == WeightSource::kHost) {
+    return Status::invalid_input(
+        "load_balancer.weight_source: host: experts of GPUs come from the GPUs that have them: use "
+        "peer");
+  }
   if (options_.weight_source == WeightSource::kHost) {
     ASSIGN_OR_RETURN(host_weights_, HostWeights::create(group, {.shape = options_.shape,
                                                                 .placements = options_.slots,
@@ -46,6 +66,10 @@ Status WideEp::start(dist::Communicator& group, std::vector<std::vector<SlotByte
   MigrationOptions migration;
   migration.shape = options_.shape;
   migration.group = &group;
+  if (stream != nullptr) {
+    const StagingShape staging = staging_shape(options_.shape, slots.front().front());
+    ASSIGN_OR_RETURN(migration.copies, make_device_copies(*stream, group, staging));
+  }
   migration.slots = std::move(slots);
   migration.max_rounds_per_iter = options_.max_transfers_per_iter;
   migration.source = host_weights_.get();
@@ -61,8 +85,9 @@ Status WideEp::start(dist::Communicator& group, std::vector<std::vector<SlotByte
   return Status::ok();
 }
 
-RankState WideEp::state() const {
-  return {planner_ != nullptr ? planner_->num_planned() : 0, placement_hash_};
+RankState WideEp::state() {
+  if (planner_ == nullptr) return {.placement_hash = placement_hash_};
+  return {planner_->num_planned(), placement_hash_, migration_->num_done()};
 }
 
 Status WideEp::begin_iteration(std::span<const RankState> states) {
@@ -73,11 +98,11 @@ Status WideEp::begin_iteration(std::span<const RankState> states) {
   report_.num_ranks = options_.shape.num_ranks;
   report_.num_slots = options_.shape.num_slots;
   ++iteration_;
-  std::ranges::fill(rank_rows_, 0);
-  std::ranges::fill(expert_rows_, 0);
+  if (planner_ != nullptr && iteration_ > 0) take_device_rows();
   if (planner_ != nullptr) {
     if (iteration_ > 0) RETURN_IF_ERROR(record_counts());
-    ASSIGN_OR_RETURN(std::vector<LayerPlacement> committed, migration_->finish());
+    const auto least = std::ranges::min_element(states, {}, &RankState::num_copied);
+    ASSIGN_OR_RETURN(std::vector<LayerPlacement> committed, migration_->finish(least->num_copied));
     for (LayerPlacement& placement : committed) place(std::move(placement));
     RETURN_IF_ERROR(take_decisions(states));
     RETURN_IF_ERROR(migration_->issue());
@@ -86,6 +111,8 @@ Status WideEp::begin_iteration(std::span<const RankState> states) {
   if (report_.migration.commits > 0 || iteration_ % kHashInterval == 0) {
     placement_hash_ = hash_placements();
   }
+  std::ranges::fill(slot_rows_, 0);
+  if (device_ != nullptr) device_->begin_iteration();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   report_.wait_seconds = seconds.count();
   return Status::ok();
@@ -108,8 +135,54 @@ Status WideEp::check_same_placements(std::span<const RankState> states) const {
       ranks, most->second, iteration_ + 1));
 }
 
+void WideEp::observe(bool observes) {
+  observes_ = observes;
+  if (observes && device_ != nullptr) device_->start_counting();
+}
+
+Status WideEp::end_iteration() {
+  return device_ != nullptr ? device_->end_iteration() : Status::ok();
+}
+
+Status WideEp::check() const {
+  return device_ != nullptr ? device_->exchange().check() : Status::ok();
+}
+
+Status WideEp::meet() {
+  return device_ != nullptr ? device_->meet() : Status::ok();
+}
+
+bool WideEp::is_capturable() const {
+  return device_ != nullptr && device_->exchange().is_capturable();
+}
+
+Result<int64_t> WideEp::device_bytes() const {
+  ASSIGN_OR_RETURN(const int64_t bytes, WideEpDevice::device_bytes(device_options()));
+  if (options_.layer_updates_per_iter == 0) return bytes;
+  const auto& [hidden, intermediate, top_k, scales_input] = options_.exchange->layer;
+  const DType dtype = options_.exchange->weights;
+  const int64_t expert = kernels::device_weight_bytes(2 * intermediate, hidden, dtype) +
+                         kernels::device_weight_bytes(hidden, intermediate, dtype);
+  return bytes + expert * options_.shape.slots_per_rank();
+}
+
+// On GPUs every rank has the rows of all ranks already.
+void WideEp::take_device_rows() {
+  if (device_ == nullptr) return;
+  std::ranges::copy(device_->rows_of_slots(), slot_rows_.begin());
+}
+
 Status WideEp::record_counts() {
-  RETURN_IF_ERROR(group_->all_reduce_sum(std::span<int64_t>(counts_)));
+  if (device_ == nullptr) {
+    RETURN_IF_ERROR(group_->all_reduce_sum(std::span<int64_t>(counts_)));
+  } else {
+    for (size_t l = 0; l < options_.layers.size(); ++l) {
+      for (int slot = 0; slot < options_.shape.num_slots; ++slot) {
+        counts_[l * options_.shape.num_experts + options_.slots[l][slot]] +=
+            slot_rows_[l * options_.shape.num_slots + slot];
+      }
+    }
+  }
   planner_->record(counts_);
   std::ranges::fill(counts_, 0);
   return Status::ok();
@@ -137,8 +210,9 @@ Status WideEp::take_decisions(std::span<const RankState> states) {
 void WideEp::place(LayerPlacement placement) {
   const int layer = placement.layer_index;
   options_.slots[layer] = std::move(placement.slots);
-  choosers_[layer] = std::make_unique<SlotChooser>(
-      options_.replica_choice, options_.shape, options_.slots[layer], std::move(placement.quotas));
+  choosers_[layer] = std::make_unique<SlotChooser>(options_.replica_choice, options_.shape,
+                                                   options_.slots[layer], placement.quotas);
+  if (device_ != nullptr) device_->place(layer, options_.slots[layer], placement.quotas);
 }
 
 // FNV-1a over all slots, a word at a time.
@@ -162,35 +236,35 @@ void WideEp::count(int layer_index, std::span<const int32_t> ids) {
   }
   if (!observes_) return;
   const std::span<const int32_t> rows = all_to_all_->rows_of_slots();
-  const eplb::Shape& shape = options_.shape;
-  int64_t* of_ranks = rank_rows_.data() + int64_t{layer_index} * shape.num_ranks;
-  int64_t* of_experts = expert_rows_.data() + int64_t{layer_index} * num_experts;
-  for (int source = 0; source < shape.num_ranks; ++source) {
-    for (int slot = 0; slot < shape.num_slots; ++slot) {
-      const int32_t count = rows[int64_t{source} * shape.num_slots + slot];
-      of_ranks[shape.rank_of(slot)] += count;
-      of_experts[options_.slots[layer_index][slot]] += count;
-    }
-  }
+  int64_t* of_slots = slot_rows_.data() + int64_t{layer_index} * options_.shape.num_slots;
+  for (size_t i = 0; i < rows.size(); ++i) of_slots[i % options_.shape.num_slots] += rows[i];
 }
 
-IterationReport WideEp::report() const {
+LayerReport WideEp::report_layer(int layer_index) const {
+  const eplb::Shape& shape = options_.shape;
+  std::vector<int64_t> of_ranks(static_cast<size_t>(shape.num_ranks));
+  std::vector<int64_t> in_order(static_cast<size_t>(shape.num_ranks));
+  for (int slot = 0; slot < shape.num_slots; ++slot) {
+    const int64_t rows = slot_rows_[int64_t{layer_index} * shape.num_slots + slot];
+    of_ranks[shape.rank_of(slot)] += rows;
+    // The rank r of whose share_of(E, R, r) the expert is.
+    const int64_t expert = options_.slots[layer_index][slot];
+    in_order[((expert + 1) * shape.num_ranks - 1) / shape.num_experts] += rows;
+  }
+  return {options_.layers[layer_index], eplb::max_over_mean(of_ranks) - 1,
+          eplb::max_over_mean(in_order) - 1};
+}
+
+IterationReport WideEp::report() {
   IterationReport report = report_;
   if (!observes_) return report;
-  const eplb::Shape& shape = options_.shape;
-  for (size_t l = 0; l < options_.layers.size(); ++l) {
-    const std::span<const int64_t> ranks(rank_rows_.data() + l * shape.num_ranks,
-                                         static_cast<size_t>(shape.num_ranks));
-    if (std::ranges::all_of(ranks, [](int64_t rows) { return rows == 0; })) continue;
-    std::vector<int64_t> in_order(static_cast<size_t>(shape.num_ranks));
-    for (int e = 0; e < shape.num_experts; ++e) {
-      // The rank r of whose share_of(E, R, r) the expert is.
-      const int rank =
-          static_cast<int>(((int64_t{e} + 1) * shape.num_ranks - 1) / shape.num_experts);
-      in_order[rank] += expert_rows_[l * shape.num_experts + e];
-    }
-    report.layers.push_back(
-        {options_.layers[l], eplb::max_over_mean(ranks) - 1, eplb::max_over_mean(in_order) - 1});
+  take_device_rows();
+  const int64_t num_slots = options_.shape.num_slots;
+  for (int l = 0; l < std::ssize(options_.layers); ++l) {
+    const std::span<const int64_t> rows(slot_rows_.data() + l * num_slots,
+                                        static_cast<size_t>(num_slots));
+    if (std::ranges::all_of(rows, [](int64_t count) { return count == 0; })) continue;
+    report.layers.push_back(report_layer(l));
   }
   return report;
 }
@@ -201,6 +275,12 @@ std::string describe(const WideEp& wide_ep) {
       "WideEP: {} experts in {} slots, {} a rank; replica choice {}, combine {}\n",
       options.shape.num_experts, options.shape.num_slots, options.shape.slots_per_rank(),
       replica_choice_name(options.replica_choice), combine_mode_name(options.all_to_all.combine));
+  if (wide_ep.device() != nullptr) {
+    const Result<int64_t> bytes = wide_ep.device_bytes();
+    text += fmt::format("all-to-all: {}; {:.2f} GiB of the GPU beside weights and scratch\n",
+                        wide_ep.device()->exchange().name(),
+                        bytes.is_ok() ? static_cast<double>(*bytes) / (1 << 30) : 0.0);
+  }
   if (options.layer_updates_per_iter == 0) return text;
   text += fmt::format(
       "online balancer: {} layer updates and at most {} experts to a rank an iteration, from {}\n",

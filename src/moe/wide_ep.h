@@ -4,8 +4,9 @@
 // Iterations: the ranks of the EP group tell each other their RankState (it rides on the exchange
 // that attention DP needs anyway) and all call begin_iteration() with the same states before the
 // first layer. There counts of the last iteration are summed over the ranks and given to the
-// planner; what the planners of all ranks have decided becomes moves; what has been staged is
-// committed. So a placement changes between two iterations, on all ranks between the same two.
+// planner; what the planners of all ranks have decided becomes moves; what has been staged on all
+// ranks is committed. So a placement changes between two iterations, on all ranks between the same
+// two.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@
 #include "moe/migration.h"
 #include "moe/online_planner.h"
 #include "moe/slot_chooser.h"
+#include "moe/wide_ep_device.h"
 
 namespace wideep::moe {
 
@@ -30,6 +32,8 @@ namespace wideep::moe {
 struct RankState {
   int64_t num_planned = 0;      // iterations whose decisions its planner has
   uint64_t placement_hash = 0;  // of all layers' slots
+  // Iterations whose copies of experts are done on it (migration.h).
+  int64_t num_copied = ExpertCopies::kAll;
 };
 
 // The load of one layer in one iteration.
@@ -63,8 +67,10 @@ struct WideEpOptions {
   // [layers][num_slots] to start from; an empty row: TensorRT-LLM's default assignment.
   std::vector<std::vector<int>> slots;
   eplb::ReplicaChoice replica_choice = eplb::ReplicaChoice::kPerBatch;
-  alltoall::GroupShape all_to_all;
-  int64_t max_num_tokens = 0;  // of the group in one chunk
+  alltoall::GroupShape all_to_all;  // on CPUs
+  int64_t max_num_tokens = 0;       // of the group in one chunk
+  // On GPUs, where it takes the place of all_to_all.
+  std::optional<SlotExchangeOptions> exchange = std::nullopt;
 
   // 0: placements stay.
   int layer_updates_per_iter = 0;
@@ -81,31 +87,47 @@ class WideEp {
   explicit WideEp(WideEpOptions options);
 
   // Collective over the EP group, which outlives this, once the weights are loaded.
-  // slots: [layers][slots_per_rank] of this rank.
-  Status start(dist::Communicator& group, std::vector<std::vector<SlotBytes>> slots);
+  // slots: [layers][slots_per_rank] of this rank. stream: the GPU's, where there is one; it
+  // outlives this as well.
+  Status start(dist::Communicator& group, std::vector<std::vector<SlotBytes>> slots,
+               Stream* stream = nullptr);
 
   // The store that experts are read from; null: peers.
   const HostWeights* host_weights() const { return host_weights_.get(); }
 
-  RankState state() const;
+  RankState state();
   // Collective. states: [ranks] of the group. kAborted, on every rank, where placements differ.
   Status begin_iteration(std::span<const RankState> states);
+  // After the last op of an iteration was put on the stream. kAborted where a peer of a GPU did not
+  // come, as far as that is known by now: check() says so once the stream has been waited for.
+  Status end_iteration();
+  Status check() const;
 
   // For the layers.
   const WideEpOptions& options() const { return options_; }
   dist::Communicator& group() const { return *group_; }
   alltoall::AllToAll& all_to_all() const { return *all_to_all_; }
   SlotChooser& chooser(int layer_index) { return *choosers_[layer_index]; }
+  WideEpDevice* device() const { return device_.get(); }  // null on CPUs
   // ids [pairs] of this rank's tokens; a chunk's rows went where the all-to-all's plan says.
   void count(int layer_index, std::span<const int32_t> ids);
 
   std::span<const int> slots(int layer_index) const { return options_.slots[layer_index]; }
-  // Of the iteration that began last, once it is over. Loads are kept only while they are observed.
-  void observe(bool observes = true) { observes_ = observes; }
-  IterationReport report() const;
+  // Of the iteration that began last, once it is over: waits for it on a GPU. Loads are kept only
+  // while they are observed; on a GPU, from before a step is captured on.
+  void observe(bool observes = true);
+  IterationReport report();
+  // What it takes of a GPU beside weights and arena, before start().
+  Result<int64_t> device_bytes() const;
+  Status meet();  // see SlotExchange
+  // May a decode step be captured in a graph?
+  bool is_capturable() const;
 
  private:
   Status check_same_placements(std::span<const RankState> states) const;
+  WideEpDevice::Options device_options() const;
+  void take_device_rows();
+  LayerReport report_layer(int layer_index) const;
   Status record_counts();
   Status take_decisions(std::span<const RankState> states);
   void place(LayerPlacement placement);
@@ -113,7 +135,8 @@ class WideEp {
 
   WideEpOptions options_;
   dist::Communicator* group_ = nullptr;
-  std::unique_ptr<alltoall::AllToAll> all_to_all_;
+  std::unique_ptr<alltoall::AllToAll> all_to_all_;      // on CPUs
+  std::unique_ptr<WideEpDevice> device_;                // on GPUs
   std::vector<std::unique_ptr<SlotChooser>> choosers_;  // [layers]
   std::unique_ptr<HostWeights> host_weights_;
   std::unique_ptr<OnlinePlanner> planner_;
@@ -124,9 +147,8 @@ class WideEp {
   int64_t iteration_ = -1;
   std::vector<int64_t> counts_;  // [layers, num_experts] of this rank's tokens
   bool observes_ = false;
-  std::vector<int64_t> rank_rows_;    // [layers, num_ranks] over all chunks
-  std::vector<int64_t> expert_rows_;  // [layers, num_experts] of all ranks
-  IterationReport report_;            // without layers
+  std::vector<int64_t> slot_rows_;  // [layers, num_slots] of all ranks, over all chunks
+  IterationReport report_;          // without layers
 };
 
 // Slots, choices and online balancer as lines for people.

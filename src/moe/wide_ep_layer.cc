@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 #include <utility>
+#include <vector>
 
 #include "base/share.h"
 
@@ -13,13 +14,23 @@ WideEpLayer::WideEpLayer(Options options) : options_(std::move(options)) {
   CHECK_EQ(std::ssize(options_.slots.down), options_.wide_ep->options().shape.slots_per_rank());
 }
 
+bool WideEpLayer::adds_residual() const {
+  return options_.wide_ep->options().exchange.has_value();
+}
+
 int64_t WideEpLayer::scratch_bytes(int max_rows) const {
   const WideEpOptions& shared = options_.wide_ep->options();
+  const int64_t pairs = int64_t{max_rows} * options_.shape.top_k;
+  if (shared.exchange) {
+    return Arena::matrix_bytes(pairs, 1) +
+           WideEpDevice::choice_scratch_bytes({.exchange = *shared.exchange}) +
+           exchange_scratch_bytes(*shared.exchange);
+  }
   const int64_t ranks = shared.shape.num_ranks;
   // All tokens of a chunk may come to this rank.
   const int64_t most = std::min<int64_t>(max_rows * ranks, shared.all_to_all.max_tokens);
   return expert_scratch_bytes(most * options_.shape.top_k, options_.shape.intermediate_size) +
-         Arena::matrix_bytes(int64_t{max_rows} * options_.shape.top_k, 1) +
+         Arena::matrix_bytes(pairs, 1) +
          Arena::matrix_bytes((ranks + 1) * shared.shape.num_experts, 1) + 8 * Arena::kAlignment;
 }
 
@@ -30,15 +41,47 @@ Status WideEpLayer::forward(Stream& stream, Arena& arena, const MoeInput& input,
   const int64_t tokens = std::accumulate(dp_tokens.begin(), dp_tokens.end(), int64_t{0});
   if (tokens == 0) return Status::ok();
   const int chunks = num_chunks(tokens, shared.max_num_tokens);
+  std::vector<int> chunk_tokens(dp_tokens.size());
   for (int chunk = 0; chunk < chunks; ++chunk) {
     const auto [begin, end] = share_of(static_cast<int>(input.x.rows), chunks, chunk);
     const int64_t first_pair = int64_t{begin} * options_.shape.top_k;
-    RETURN_IF_ERROR(forward_chunk(
-        stream, arena,
-        {input.x.row_range(begin, end - begin), input.ids + first_pair, input.weights + first_pair},
-        y.row_range(begin, end - begin)));
+    MoeInput rows = {input.x.row_range(begin, end - begin), input.ids + first_pair,
+                     input.weights + first_pair};
+    const MatrixView y_rows = y.row_range(begin, end - begin);
+    if (!stream.is_cuda()) {
+      RETURN_IF_ERROR(forward_chunk(stream, arena, rows, y_rows));
+      continue;
+    }
+    if (input.residual.data != nullptr) {
+      rows.residual = input.residual.row_range(begin, end - begin);
+    }
+    std::ranges::transform(dp_tokens, chunk_tokens.begin(),
+                           [&](int count) { return share_of(count, chunks, chunk).size(); });
+    // Few tokens on many ranks may leave a chunk without any.
+    if (*std::ranges::max_element(chunk_tokens) == 0) continue;
+    RETURN_IF_ERROR(forward_on_device(stream, arena, rows, chunk_tokens, y_rows));
   }
   return Status::ok();
+}
+
+Status WideEpLayer::forward_on_device(Stream& stream, Arena& arena, const MoeInput& input,
+                                      std::span<const int> tokens, MatrixView y) {
+  const Arena::Scope scope(arena);
+  WideEpDevice& device = *options_.wide_ep->device();
+  const std::span<const int32_t> ids = input.all_ids(options_.shape.top_k);
+  const std::span<int32_t> slots = arena.take<int32_t>(std::ssize(ids));
+  RETURN_IF_ERROR(device.choose_slots(arena, options_.layer_index, ids, slots, profile()));
+  if (options_.on_slots) options_.on_slots(stream, slots);
+  MoeInput to_slots = input;
+  to_slots.ids = slots.data();
+  return device.exchange().forward(stream, arena,
+                                   {.input = to_slots,
+                                    .tokens = tokens,
+                                    .slots = options_.slots,
+                                    .residual = input.residual,
+                                    .rows_of_slots = device.counters(options_.layer_index),
+                                    .profile = profile()},
+                                   y);
 }
 
 Status WideEpLayer::choose_slots(Stream& stream, Arena& arena, std::span<const int32_t> ids,
@@ -80,7 +123,7 @@ Status WideEpLayer::forward_chunk(Stream& stream, Arena& arena, const MoeInput& 
   RETURN_IF_ERROR(all_to_all.plan(stream, {input.x.rows, slots, input.weights}));
   begin(stream, Phase::kCounts);
   shared.count(options_.layer_index, ids);
-  if (options_.on_slots) options_.on_slots(slots);
+  if (options_.on_slots) options_.on_slots(stream, slots);
   begin(stream, Phase::kDispatch);
   ASSIGN_OR_RETURN(const alltoall::Received received, all_to_all.dispatch(stream, input.x));
   begin(stream, Phase::kExperts);
