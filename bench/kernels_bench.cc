@@ -16,6 +16,7 @@
 #include "base/stream.h"
 #include "bench/machine_limits.h"
 #include "kernels/attention.h"
+#include "kernels/attention_shape.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
 #include "kernels/norm.h"
@@ -179,17 +180,9 @@ BENCHMARK(head_linear_bench)
 
 // ---- attention
 
-struct AttentionShape {
-  int num_heads;
-  int kv_heads;
-  int row_dim;
-  int k_dim;
-  int v_offset;
-  int v_dim;
-};
-constexpr AttentionShape kTinyLatent = {4, 1, 576, 576, 0, 512};
-constexpr AttentionShape kV3Latent = {128, 1, 576, 576, 0, 512};
-constexpr AttentionShape kGroupedQuery = {32, 4, 256, 128, 128, 128};
+constexpr AttentionShape kTinyLatent = {"latent 4", 4, 1, 576, 576, 0, 512};
+constexpr AttentionShape kV3Latent = {"latent 128", 128, 1, 576, 576, 0, 512};
+constexpr AttentionShape kGroupedQuery = {"grouped 32 / 4", 32, 4, 256, 128, 128, 128};
 
 // The last `rows` positions of each of `sequences` sequences of `length` tokens.
 void attention_bench(benchmark::State& state, const AttentionShape& shape, DType dtype) {

@@ -2,8 +2,11 @@
 // made from a seed and the coordinates of what it is for (layer, iteration, rank, ...).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <span>
+#include <utility>
 
 namespace wideep {
 
@@ -24,5 +27,11 @@ class Random {
  private:
   uint64_t state_[4];
 };
+
+// Every order is as likely (Fisher and Yates).
+template <typename T>
+void shuffle(Random& random, std::span<T> values) {
+  for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[random.below(i)]);
+}
 
 }  // namespace wideep

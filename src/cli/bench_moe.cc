@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -67,7 +68,6 @@ struct Setup {
 struct Job {
   const MoeArguments* arguments = nullptr;
   ModelConfig model;  // its first layers with experts, without the shared one
-  moe::BenchRoutingOptions routing_options;
   moe::BenchRouting routing;
   eplb::Plan plan;
 };
@@ -106,10 +106,7 @@ Result<eplb::Plan> make_plan(const MoeArguments& arguments, const ModelConfig& m
 
 Result<Job> prepare(const MoeArguments& arguments, const EngineJob& engine_job) {
   ModelConfig model = engine_job.model;
-  if (arguments.layers > std::ssize(model.moe_layers)) {
-    return Status::invalid_input(fmt::format("--layers {}: the model has {} MoE layers",
-                                             arguments.layers, model.moe_layers.size()));
-  }
+  RETURN_IF_ERROR(models::check_moe_layers(model, arguments.layers));
   const auto is_replicated = [](const std::string& name) {
     return name == "plan" || name == "online";
   };
@@ -127,12 +124,12 @@ Result<Job> prepare(const MoeArguments& arguments, const EngineJob& engine_job) 
   options.layers = model.moe_layers;
   options.skew_layers = arguments.skew_layers;
   options.seed = arguments.seed;
-  ASSIGN_OR_RETURN(moe::BenchRouting routing, moe::BenchRouting::create(options));
+  ASSIGN_OR_RETURN(moe::BenchRouting routing, moe::BenchRouting::create(std::move(options)));
   eplb::Plan plan;
   if (std::ranges::find(arguments.variants, "plan") != arguments.variants.end()) {
     ASSIGN_OR_RETURN(plan, make_plan(arguments, model, routing));
   }
-  return Job{&arguments, std::move(model), std::move(options), std::move(routing), std::move(plan)};
+  return Job{&arguments, std::move(model), std::move(routing), std::move(plan)};
 }
 
 // The configuration that runs a setup.
@@ -160,27 +157,24 @@ Result<EngineConfig> configure(const Job& job, const EngineConfig& base, const S
 // Calls take so many batches in turn.
 constexpr int kBatches = 8;
 
-Result<models::MoeBenchInput> make_input(const Job& job, const Setup& setup, int rank, int tokens,
-                                         bool is_balanced) {
-  const MoeArguments& arguments = *job.arguments;
-  models::MoeBenchInput input;
-  input.tokens = tokens;
-  input.calls = arguments.calls;
-  input.warmup = setup.is_online() ? arguments.online_warmup : arguments.warmup;
-  input.settle = true;
+using Batches = std::vector<moe::BenchRouting::Batch>;
+
+Result<Batches> draw_batches(const Job& job, int rank, int tokens, bool is_balanced) {
+  const int num_layers = job.arguments->layers;
+  Batches batches;
   for (int batch = 0; batch < kBatches; ++batch) {
     if (!is_balanced) {
       ASSIGN_OR_RETURN(moe::BenchRouting::Batch drawn, job.routing.draw(batch, rank, tokens));
-      input.batches.push_back(std::move(drawn));
+      batches.push_back(std::move(drawn));
       continue;
     }
-    std::vector<std::vector<int32_t>>& layers = input.batches.emplace_back();
-    for (int layer = 0; layer < arguments.layers; ++layer) {
-      layers.push_back(moe::balanced_experts(job.routing_options, batch * arguments.layers + layer,
-                                             rank, tokens));
+    moe::BenchRouting::Batch& layers = batches.emplace_back();
+    for (int layer = 0; layer < num_layers; ++layer) {
+      layers.push_back(
+          moe::balanced_experts(job.routing.options(), batch * num_layers + layer, rank, tokens));
     }
   }
-  return input;
+  return batches;
 }
 
 double difference_of(const std::vector<float>& y, const std::vector<float>& reference) {
@@ -235,8 +229,7 @@ class RankBench {
 
  private:
   Status measure(models::MoeBench& bench, const Setup& setup, int tokens, bool is_balanced) {
-    ASSIGN_OR_RETURN(const models::MoeBenchInput input,
-                     make_input(job_, setup, world_.rank(), tokens, is_balanced));
+    ASSIGN_OR_RETURN(const models::MoeBenchInput input, make_input(setup, tokens, is_balanced));
     MoeBenchRow row;
     row.name = setup.title();
     row.backend = setup.backend == MoeBackend::kWideEp ? "WideEP" : "CUTLASS";
@@ -250,6 +243,22 @@ class RankBench {
     if (!is_balanced) RETURN_IF_ERROR(compare(row));
     rows_.push_back(std::move(row));
     return Status::ok();
+  }
+
+  // All setups get the same batches, which are drawn once.
+  Result<models::MoeBenchInput> make_input(const Setup& setup, int tokens, bool is_balanced) {
+    const MoeArguments& arguments = *job_.arguments;
+    Batches& batches = batches_[{tokens, is_balanced}];
+    if (batches.empty()) {
+      ASSIGN_OR_RETURN(batches, draw_batches(job_, world_.rank(), tokens, is_balanced));
+    }
+    models::MoeBenchInput input;
+    input.tokens = tokens;
+    input.batches = batches;
+    input.warmup = setup.is_online() ? arguments.online_warmup : arguments.warmup;
+    input.settle = true;
+    input.calls = arguments.calls;
+    return input;
   }
 
   // A layer that computes something else is not worth a number.
@@ -278,6 +287,7 @@ class RankBench {
   const Mapping& mapping_;
   dist::Groups& groups_;
   dist::Communicator& world_;
+  std::map<std::pair<int, bool>, Batches> batches_;  // by tokens of a rank, and whether balanced
   std::vector<MoeBenchRow> rows_;
 };
 

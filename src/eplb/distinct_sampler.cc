@@ -73,7 +73,7 @@ void DistinctSampler::draw(Random& random, int num_tokens, std::span<int32_t> id
     out = std::copy(certain_.begin(), certain_.end(), out);
     if (line.empty()) continue;
     if (token % kTokensPerOrder == 0) {
-      for (size_t i = line.size(); i > 1; --i) std::swap(line[i - 1], line[random.below(i)]);
+      shuffle(random, std::span(line));
       int64_t end = 0;
       for (size_t i = 0; i < line.size(); ++i) ends[i] = end += line[i].length;
     }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -11,10 +12,6 @@
 
 namespace wideep::eplb {
 
-inline void shuffle(Random& random, std::vector<int>& values) {
-  for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[random.below(i)]);
-}
-
 // Every expert has a slot; the spare slots hold random experts. Duplicates on a rank may occur.
 inline std::vector<int> random_slots(Random& random, const Shape& shape) {
   std::vector<int> slots(shape.num_slots);
@@ -22,7 +19,7 @@ inline std::vector<int> random_slots(Random& random, const Shape& shape) {
   for (int i = shape.num_experts; i < shape.num_slots; ++i) {
     slots[i] = static_cast<int>(random.below(shape.num_experts));
   }
-  shuffle(random, slots);
+  shuffle(random, std::span(slots));
   return slots;
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/random.h"
 #include "kernels/adapters/flashinfer.h"
+#include "kernels/attention_shape.h"
 #include "kernels/attention_tables.h"
 #include "kernels/op_bench.h"
 #include "kernels/self_attention.h"
@@ -20,19 +21,10 @@ constexpr int kPageSize = 64;
 constexpr int kCalls = 8;
 constexpr double kBf16Bytes = 2;
 
-struct Heads {
-  const char* name;
-  int num_heads;
-  int kv_heads;
-  int row_dim;
-  int k_dim;
-  int v_offset;
-  int v_dim;
-};
-constexpr Heads kLatent = {"latent 128", 128, 1, 576, 576, 0, 512};
-constexpr Heads kLatentOfRank = {"latent 16", 16, 1, 576, 576, 0, 512};  // of 8 ranks
-constexpr Heads kGrouped8 = {"grouped 32 / 4", 32, 4, 256, 128, 128, 128};
-constexpr Heads kGrouped5 = {"grouped 40 / 8", 40, 8, 256, 128, 128, 128};
+constexpr AttentionShape kLatent = {"latent 128", 128, 1, 576, 576, 0, 512};
+constexpr AttentionShape kLatentOfRank = {"latent 16", 16, 1, 576, 576, 0, 512};  // of 8 ranks
+constexpr AttentionShape kGrouped8 = {"grouped 32 / 4", 32, 4, 256, 128, 128, 128};
+constexpr AttentionShape kGrouped5 = {"grouped 40 / 8", 40, 8, 256, 128, 128, 128};
 
 struct Load {
   int sequences;
@@ -40,7 +32,7 @@ struct Load {
   int keys;
 };
 
-double pairs_of(const Heads& heads, const Load& load) {
+double pairs_of(const AttentionShape& heads, const Load& load) {
   const double of_sequence = static_cast<double>(load.rows) * (load.keys - load.rows) +
                              0.5 * load.rows * (load.rows + 1.0);
   return of_sequence * load.sequences * heads.num_heads;
@@ -57,9 +49,7 @@ Paged shuffled_pages(const Load& load) {
   paged.pages.resize(size_t{1} * load.sequences * of_sequence);
   std::iota(paged.pages.begin(), paged.pages.end(), 0);
   Random random(1);
-  for (size_t i = paged.pages.size(); i > 1; --i) {
-    std::swap(paged.pages[i - 1], paged.pages[random.below(static_cast<int64_t>(i))]);
-  }
+  shuffle(random, std::span(paged.pages));
   for (int s = 0; s < load.sequences; ++s) {
     paged.sequences.push_back({s * load.rows, load.rows, load.keys - load.rows,
                                paged.pages.data() + size_t{1} * s * of_sequence});
@@ -67,7 +57,7 @@ Paged shuffled_pages(const Load& load) {
   return paged;
 }
 
-Result<std::unique_ptr<AttentionTables>> prepared(OpBench& bench, const Heads& heads,
+Result<std::unique_ptr<AttentionTables>> prepared(OpBench& bench, const AttentionShape& heads,
                                                   const Load& load, const Paged& paged,
                                                   std::pair<int, int> self_dims = {}) {
   AttentionTablesOptions options;
@@ -86,7 +76,7 @@ Result<std::unique_ptr<AttentionTables>> prepared(OpBench& bench, const Heads& h
   return tables;
 }
 
-OpCase case_of(const std::string& op, const Heads& heads, const Load& load, double bytes,
+OpCase case_of(const std::string& op, const AttentionShape& heads, const Load& load, double bytes,
                int dims) {
   OpCase result;
   result.op = op;
@@ -98,7 +88,7 @@ OpCase case_of(const std::string& op, const Heads& heads, const Load& load, doub
   return result;
 }
 
-OpCase attention_case(const Heads& heads, const Load& load) {
+OpCase attention_case(const AttentionShape& heads, const Load& load) {
   const int64_t rows = int64_t{load.sequences} * load.rows;
   const int64_t q_columns = int64_t{heads.num_heads} * heads.k_dim;
   const int64_t out_columns = int64_t{heads.num_heads} * heads.v_dim;
@@ -131,7 +121,7 @@ OpCase attention_case(const Heads& heads, const Load& load) {
 }
 
 // Latent prompts before absorption: keys of 192 and values of 128 for each head.
-OpCase self_case(const Heads& heads, const Load& load) {
+OpCase self_case(const AttentionShape& heads, const Load& load) {
   constexpr int kKeyDim = 192;
   constexpr int kValueDim = 128;
   const int64_t rows = int64_t{load.sequences} * load.rows;

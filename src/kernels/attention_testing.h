@@ -9,19 +9,11 @@
 
 #include "base/float_formats.h"
 #include "kernels/attention.h"
+#include "kernels/attention_shape.h"
 #include "kernels/kernels_testing.h"
 
 namespace wideep::kernels {
 
-struct AttentionShape {
-  const char* name;
-  int num_heads;
-  int kv_heads;
-  int row_dim;
-  int k_dim;
-  int v_offset;
-  int v_dim;
-};
 // Sequences whose keys lie in pages in random order. The cache holds NaN wherever no token is.
 class TestCache {
  public:
@@ -33,7 +25,7 @@ class TestCache {
     for (const int length : lengths) num_pages += (length + page_size - 1) / page_size;
     std::vector<int> free(num_pages);
     std::iota(free.begin(), free.end(), 0);
-    for (int i = num_pages - 1; i > 0; --i) std::swap(free[i], free[random.below(i + 1)]);
+    shuffle(random, std::span(free));
     const int64_t elements = int64_t{num_pages} * page_size * shape.kv_heads * shape.row_dim;
     if (dtype == DType::kF32) {
       floats_.assign(elements, std::nanf(""));

@@ -10,6 +10,7 @@
 #include "base/cuda.h"
 #include "kernels/adapters/blas.h"
 #include "kernels/adapters/tensor_map.h"
+#include "kernels/stream_clock.h"
 
 namespace wideep {
 
@@ -25,20 +26,11 @@ Result<std::unique_ptr<OpContext>> OpContext::create(const OpContextOptions& opt
   return context;
 }
 
-// Marks on the stream: mark i + 1 is the end of op i.
+// Lap i of the clock is op i's.
 struct OpContext::Profile {
-  ~Profile() {
-    for (cudaEvent_t mark : marks) cudaEventDestroy(mark);
-  }
-  Status mark(cudaStream_t stream) {
-    cudaEvent_t event = nullptr;
-    RETURN_IF_CUDA_ERROR(cudaEventCreate(&event));
-    marks.push_back(event);
-    RETURN_IF_CUDA_ERROR(cudaEventRecord(event, stream));
-    return Status::ok();
-  }
+  explicit Profile(const Stream& stream) : clock(kernels::StreamClock::create(stream)) {}
 
-  std::vector<cudaEvent_t> marks;
+  std::unique_ptr<kernels::StreamClock> clock;
   std::vector<std::string> ops;
 };
 
@@ -60,22 +52,22 @@ Status OpContext::begin_profile(Stream& stream) {
   const auto cuda = stream_of(stream);
   RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(cuda));
   RETURN_IF_CUDA_ERROR(cudaLaunchHostFunc(cuda, sleep_on_stream, nullptr));
-  profile_ = std::make_unique<Profile>();
-  return profile_->mark(cuda);
+  profile_ = std::make_unique<Profile>(stream);
+  profile_->clock->mark(stream, 0);
+  return stream.status();
 }
 
 Result<std::vector<kernels::OpTime>> OpContext::end_profile(Stream& stream) {
   CHECK(profile_ != nullptr);
   const std::unique_ptr<Profile> profile = std::move(profile_);
-  RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_of(stream)));
+  ASSIGN_OR_RETURN(const std::vector<kernels::Lap> laps, profile->clock->laps(stream));
   std::vector<kernels::OpTime> times;
-  for (size_t i = 0; i < profile->ops.size(); ++i) {
-    float ms = 0;
-    RETURN_IF_CUDA_ERROR(cudaEventElapsedTime(&ms, profile->marks[i], profile->marks[i + 1]));
-    auto time = std::ranges::find(times, profile->ops[i], &kernels::OpTime::op);
-    if (time == times.end()) time = times.insert(times.end(), {profile->ops[i], 0, 0});
+  for (const kernels::Lap& lap : laps) {
+    const std::string& op = profile->ops[lap.label];
+    auto time = std::ranges::find(times, op, &kernels::OpTime::op);
+    if (time == times.end()) time = times.insert(times.end(), {op, 0, 0});
     ++time->calls;
-    time->us += 1e3 * ms;
+    time->us += lap.us;
   }
   return times;
 }
@@ -87,12 +79,8 @@ void check_launch(Stream& stream, const char* op) {
   if (error == cudaSuccess) {
     OpContext::Profile* profile = stream.context().profile_.get();
     if (profile == nullptr) return;
-    const Status marked = profile->mark(stream_of(stream));
-    if (marked.is_ok()) {
-      profile->ops.emplace_back(op);
-    } else {
-      stream.fail(marked);
-    }
+    profile->ops.emplace_back(op);
+    profile->clock->mark(stream, static_cast<int>(profile->ops.size()));
     return;
   }
   stream.fail(Status::unavailable(fmt::format("CUDA: {}: {}", op, cudaGetErrorString(error))));

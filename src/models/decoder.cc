@@ -13,6 +13,8 @@
 #include "kernels/permute.h"
 #include "kernels/rope.h"
 #include "kernels/sampling.h"
+#include "models/tensor_list.h"
+#include "models/weight_type.h"
 #include "models/wide_ep_setup.h"
 
 namespace wideep::models {
@@ -174,10 +176,6 @@ Status Decoder::check_memory() const {
       static_cast<double>(options_.available_bytes) / kGiB));
 }
 
-DType Decoder::activation_dtype() const {
-  return stream_->is_cuda() && options_.weight_dtype != DType::kF32 ? DType::kBF16 : DType::kF32;
-}
-
 Status Decoder::start_wide_ep() {
   if (wide_ep_ == nullptr) return Status::ok();
   std::vector<std::vector<moe::SlotBytes>> slots;
@@ -190,7 +188,7 @@ Status Decoder::start_wide_ep() {
 }
 
 void Decoder::plan_weights() {
-  const std::string root = config_.is_nested_text ? "language_model." : "";
+  const std::string root = name_prefix(config_);
   const MatrixRequest table = {
       root + "model.embed_tokens.weight", -1, false, 0, config_.vocab_size, 0, config_.hidden_size};
   if (is_first_stage()) embedding_ = &store_.add_table(table, unquantized(options_.weight_dtype));
@@ -206,8 +204,7 @@ void Decoder::plan_weights() {
 }
 
 Decoder::Layer Decoder::plan_layer(int layer) {
-  const std::string prefix =
-      fmt::format("{}model.layers.{}.", config_.is_nested_text ? "language_model." : "", layer);
+  const std::string prefix = fmt::format("{}model.layers.{}.", name_prefix(config_), layer);
   Layer planned;
   planned.input_norm =
       &store_.add_vector({prefix + "input_layernorm.weight", 0, config_.hidden_size});
@@ -364,7 +361,7 @@ Result<ForwardPass> Decoder::begin_pass(const Batch& batch, int graph_rows, Aren
   ForwardPass pass;
   pass.stream = stream_;
   pass.arena = &arena;
-  pass.dtype = activation_dtype();
+  pass.dtype = activation_dtype(*stream_, options_.weight_dtype);
   pass.num_rows = graph_rows > 0 ? graph_rows : static_cast<int>(std::ssize(batch.token_ids));
   const int cp = mapping_.cp();
   pass.cp = cp_.get();

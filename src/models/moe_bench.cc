@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <optional>
 #include <thread>
@@ -15,6 +16,8 @@
 #include "base/random.h"
 #include "base/share.h"
 #include "kernels/transfer.h"
+#include "models/tensor_list.h"
+#include "models/weight_type.h"
 #include "models/wide_ep_setup.h"
 
 namespace wideep::models {
@@ -30,38 +33,42 @@ Mapping::Layers range_of(const ModelConfig& model, int num_layers) {
   return {model.moe_layers.front(), model.moe_layers[static_cast<size_t>(num_layers) - 1] + 1};
 }
 
-Status check_layers(const ModelConfig& model, int num_layers) {
+// Fills memory of the stream's device with what `fill` writes, and waits for it.
+Status fill_buffer(Stream& stream, Buffer& buffer, const std::function<void(std::byte*)>& fill) {
+  ASSIGN_OR_RETURN(const auto staging, kernels::Staging::create(stream, buffer.size()));
+  fill(staging->begin().data());
+  staging->send(stream, buffer.size(), buffer.data());
+  kernels::wait(stream);
+  return stream.status();
+}
+
+}  // namespace
+
+Status check_moe_layers(const ModelConfig& model, int num_layers) {
   if (num_layers >= 1 && num_layers <= std::ssize(model.moe_layers)) return Status::ok();
   return Status::invalid_input(
       fmt::format("--layers {}: the model has {} MoE layers", num_layers, model.moe_layers.size()));
 }
 
-DType activation_dtype(const Stream& stream, DType weight_dtype) {
-  return stream.is_cuda() && weight_dtype != DType::kF32 ? DType::kBF16 : DType::kF32;
-}
-
-}  // namespace
-
 Result<std::unique_ptr<MoeBench>> MoeBench::create(Stream& stream, const ModelOptions& options,
                                                    int num_layers) {
-  RETURN_IF_ERROR(check_layers(*options.config, num_layers));
+  RETURN_IF_ERROR(check_moe_layers(*options.config, num_layers));
   std::unique_ptr<MoeBench> bench(new MoeBench(stream, options, num_layers));
   if (bench->group_.size() > 1) {
     ASSIGN_OR_RETURN(bench->tensors_, dist::TensorGroup::create(bench->group_, stream));
   }
   for (int l = 0; l < num_layers; ++l) {
     const int layer = options.config->moe_layers[static_cast<size_t>(l)];
-    const char* root = options.config->is_nested_text ? "language_model." : "";
-    bench->layers_.push_back(
-        make_feed_forward({.model = &bench->options_,
-                           .rank = options.groups->coordinates,
-                           .layer = layer,
-                           .prefix = fmt::format("{}model.layers.{}.", root, layer),
-                           .tp = bench->tensors_.get(),
-                           .on_gpu = stream.is_cuda(),
-                           .observer = &bench->observer_,
-                           .wide_ep = bench->wide_ep_.get()},
-                          bench->store_));
+    bench->layers_.push_back(make_feed_forward(
+        {.model = &bench->options_,
+         .rank = options.groups->coordinates,
+         .layer = layer,
+         .prefix = fmt::format("{}model.layers.{}.", name_prefix(*options.config), layer),
+         .tp = bench->tensors_.get(),
+         .on_gpu = stream.is_cuda(),
+         .observer = &bench->observer_,
+         .wide_ep = bench->wide_ep_.get()},
+        bench->store_));
   }
   RETURN_IF_ERROR(bench->allocate());
   RETURN_IF_ERROR(bench->store_.load(stream, *options.source));
@@ -126,21 +133,18 @@ Status MoeBench::allocate() {
 // Rows of mean square 1, as behind a norm.
 Status MoeBench::fill_rows() {
   const DType dtype = activation_dtype(stream_, options_.weight_dtype);
-  ASSIGN_OR_RETURN(const auto staging, kernels::Staging::create(stream_, x_.size()));
-  std::byte* memory = staging->begin().data();
-  Random random(7, {static_cast<uint64_t>(group_.rank())});
-  const double range = std::sqrt(3.0);
-  for (int64_t i = 0; i < x_.size() / dtype_size(dtype); ++i) {
-    const auto value = static_cast<float>(range * (2 * random.uniform() - 1));
-    if (dtype == DType::kF32) {
-      reinterpret_cast<float*>(memory)[i] = value;
-    } else {
-      reinterpret_cast<uint16_t*>(memory)[i] = float_to_bf16(value);
+  return fill_buffer(stream_, x_, [&](std::byte* memory) {
+    Random random(7, {static_cast<uint64_t>(group_.rank())});
+    const double range = std::sqrt(3.0);
+    for (int64_t i = 0; i < x_.size() / dtype_size(dtype); ++i) {
+      const auto value = static_cast<float>(range * (2 * random.uniform() - 1));
+      if (dtype == DType::kF32) {
+        reinterpret_cast<float*>(memory)[i] = value;
+      } else {
+        reinterpret_cast<uint16_t*>(memory)[i] = float_to_bf16(value);
+      }
     }
-  }
-  staging->send(stream_, x_.size(), x_.data());
-  kernels::wait(stream_);
-  return stream_.status();
+  });
 }
 
 Status MoeBench::meet() {
@@ -160,13 +164,8 @@ Status MoeBench::set_ids(const MoeBenchInput& input) {
     }
   }
   const std::span<const std::byte> bytes = std::as_bytes(std::span(all));
-  const auto size = static_cast<int64_t>(bytes.size());
-  ASSIGN_OR_RETURN(ids_, Buffer::allocate(size, kernels::space_of(stream_)));
-  ASSIGN_OR_RETURN(const auto staging, kernels::Staging::create(stream_, size));
-  std::ranges::copy(bytes, staging->begin().begin());
-  staging->send(stream_, size, ids_.data());
-  kernels::wait(stream_);
-  return stream_.status();
+  ASSIGN_OR_RETURN(ids_, Buffer::allocate(std::ssize(bytes), kernels::space_of(stream_)));
+  return fill_buffer(stream_, ids_, [&](std::byte* memory) { std::ranges::copy(bytes, memory); });
 }
 
 // What attention DP does before an iteration.

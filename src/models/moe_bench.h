@@ -45,6 +45,9 @@ struct MoeBenchResult {
   std::vector<float> y;    // some rows of the last layer's output for the first batch, of this rank
 };
 
+// kInvalidInput where the model has fewer MoE layers, or none are asked for.
+Status check_moe_layers(const ModelConfig& model, int num_layers);
+
 class MoeBench {
  public:
   // Collective. The model's first num_layers MoE layers; options as for Model::create(), with the

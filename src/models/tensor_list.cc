@@ -10,10 +10,6 @@
 namespace wideep::models {
 namespace {
 
-std::string name_prefix(const ModelConfig& model) {
-  return model.is_nested_text ? "language_model." : "";
-}
-
 class Lister {
  public:
   explicit Lister(const ModelConfig& model) : model_(model), root_(name_prefix(model)) {}
@@ -138,6 +134,10 @@ class Lister {
 };
 
 }  // namespace
+
+std::string name_prefix(const ModelConfig& model) {
+  return model.is_nested_text ? "language_model." : "";
+}
 
 std::vector<TensorSpec> tensor_list(const ModelConfig& model) {
   return Lister(model).list();

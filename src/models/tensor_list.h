@@ -25,6 +25,9 @@ struct TensorSpec {
   bool is_optional = false;  // fine without it
 };
 
+// What the names of all tensors begin with: "" but for text models inside of others.
+std::string name_prefix(const ModelConfig& model);
+
 // In the order of the forward pass, experts ascending; scales are not listed, MTP layers and vision
 // towers neither. DeepSeek-R1's has 45,000 entries.
 std::vector<TensorSpec> tensor_list(const ModelConfig& model);

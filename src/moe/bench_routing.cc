@@ -29,10 +29,6 @@ std::optional<double> zipf_exponent(const std::string& skew) {
   return parse_double(std::string_view(skew).substr(kPrefix.size()));
 }
 
-void shuffle(Random& random, std::span<int32_t> values) {
-  for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[random.below(i)]);
-}
-
 // Uniform for exponent 0.
 eplb::Load zipf_load(const BenchRoutingOptions& options, double exponent) {
   constexpr double kMost = 1 << 20;  // tokens of the first expert
@@ -44,7 +40,7 @@ eplb::Load zipf_load(const BenchRoutingOptions& options, double exponent) {
   for (const int layer : options.layers) {
     std::iota(order.begin(), order.end(), 0);
     Random random(options.seed, {kOrder, static_cast<uint64_t>(layer)});
-    shuffle(random, order);
+    shuffle(random, std::span(order));
     for (const int32_t place : order) {
       const double share = std::pow(place + 1, -exponent);
       load.tokens.push_back(std::max<int64_t>(1, std::llround(kMost * share)));
@@ -220,7 +216,7 @@ std::vector<int32_t> balanced_experts(const BenchRoutingOptions& options, int64_
     deck.push_back(experts.begin +
                    static_cast<int32_t>(place % static_cast<uint64_t>(experts.size())));
   }
-  shuffle(random, deck);
+  shuffle(random, std::span(deck));
   make_distinct(random, deck, options.top_k);
   const auto own = std::span(deck).subspan(static_cast<size_t>(rank) * static_cast<size_t>(share),
                                            static_cast<size_t>(share));

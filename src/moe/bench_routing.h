@@ -34,6 +34,7 @@ class BenchRouting {
   // kInvalidInput where what was recorded does not fit the model.
   static Result<BenchRouting> create(BenchRoutingOptions options);
 
+  const BenchRoutingOptions& options() const { return options_; }
   // Of the layers asked for.
   const eplb::Workload& workload() const { return workload_; }
   // [layers] the recorded layer of each; none where the skew is made up.
