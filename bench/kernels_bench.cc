@@ -342,8 +342,11 @@ void sample_bench(benchmark::State& state, const SamplingParams& sampling) {
   Rows logits(32, state.range(0));
   const std::vector<SampleRequest> requests(32, {sampling, 7});
   std::vector<int> tokens(32);
-  measure(state, 0, 4.0 * static_cast<double>(logits.values.size()),
-          [&] { sample(thread.stream, logits.view(), requests, tokens); });
+  const auto sampler = Sampler::create(thread.stream, 32).value();
+  measure(state, 0, 4.0 * static_cast<double>(logits.values.size()), [&] {
+    sampler->start(thread.stream, logits.view(), requests);
+    sampler->take(thread.stream, tokens);
+  });
 }
 BENCHMARK_CAPTURE(sample_bench, greedy, {})->Arg(8192)->Arg(129280)->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(sample_bench, temperature, {.temperature = 1})

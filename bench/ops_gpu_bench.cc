@@ -329,9 +329,14 @@ void sample_of(benchmark::State& state, const SamplingParams& sampling) {
   const Matrices logits(rows, kVocab, DType::kF32);
   const std::vector<SampleRequest> requests(rows, {sampling, 3});
   std::vector<int> tokens(rows);
-  sample(device().stream(), logits[0], requests, tokens);
+  const auto sampler = Sampler::create(device().stream(), rows).value();
+  const auto sample = [&](int i) {
+    sampler->start(device().stream(), logits[i], requests);
+    sampler->take(device().stream(), tokens);
+  };
+  sample(0);
   int i = 0;
-  for (auto _ : state) sample(device().stream(), logits[++i], requests, tokens);
+  for (auto _ : state) sample(++i);
   CHECK(device().stream().status().is_ok());
   set_bytes(state, logits.bytes());
 }
