@@ -231,7 +231,7 @@ __device__ void for_each_token(const DispatchArgs& a, const Shared& s, const Bod
     body(token, make_route(a, token, s.pairs, s.before));
     if (token + step < a.tokens) __syncthreads();  // the rows change
   }
-  if (first + step < a.tokens) {  // to be gone through again
+  if (step < a.tokens) {  // to be gone through again
     __syncthreads();
     for (int r = static_cast<int>(threadIdx.x); r < ranks; r += kThreads) s.before[r] = 0;
     __syncthreads();
