@@ -183,7 +183,7 @@ Blocks choose_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int n
     return blocks;
   }
   blocks.dispatch = blocks.combine = std::max(most, 2);
-  blocks.combine_push = std::max(1, blocks.combine * 2 / 5);
+  blocks.combine_push = std::max(1, blocks.combine / 3);
   // By source, those that receive have little to do. By slot they write several times what comes,
   // and a few that push fill the links: more of them with rows of FP8, which they may have to make.
   if (layout == RowLayout::kBySource) {
