@@ -20,6 +20,7 @@
 #include "kernels/cuda_device.cuh"
 #include "kernels/cuda_elements.cuh"
 #include "kernels/cuda_ops.h"
+#include "kernels/shared_memory.cuh"
 
 namespace wideep::kernels::cuda {
 namespace {
@@ -429,7 +430,7 @@ template <int kTileRows, int kRowGroups, int kColumns>
 void launch(Stream& stream, const Task& task) {
   const auto kernel = attention_kernel<kTileRows, kRowGroups, kColumns>;
   const auto bytes = static_cast<int>(Shared<kTileRows>::bytes(task.k_dim, task.row_dim));
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  allow_shared_memory(kernel);
   const dim3 grid(task.batch.num_tiles, task.kv_heads, task.parts);
   kernel<<<grid, kThreads, bytes, stream_of(stream)>>>(task);
   check_launch(stream, "attention");

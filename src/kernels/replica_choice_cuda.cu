@@ -6,6 +6,7 @@
 #include "kernels/cuda_ops.h"
 #include "kernels/cuda_rows.cuh"
 #include "kernels/replica_choice.h"
+#include "kernels/shared_memory.cuh"
 #include "kernels/split_steps.h"
 
 namespace wideep::kernels {
@@ -116,11 +117,7 @@ unsigned blocks_for(int64_t count) {
 
 template <int kWords>
 void launch_flow(Stream& stream, const Split& split, int64_t bytes) {
-  constexpr int64_t kGranted = 48 << 10;  // to every kernel
-  if (bytes > kGranted) {
-    cudaFuncSetAttribute(split_flow_kernel<kWords>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         static_cast<int>(bytes));
-  }
+  allow_shared_memory(split_flow_kernel<kWords>);
   split_flow_kernel<kWords>
       <<<1, kSplitThreads, static_cast<size_t>(bytes), stream_of(stream)>>>(split);
 }
@@ -151,10 +148,10 @@ void split_batch(Stream& stream, const SplitBatchParams& params) {
 
 void choose_slots(Stream& stream, const ChooseSlotsParams& params) {
   CHECK(stream.is_cuda());
+  if (params.ids.empty()) return;
   const bool has_replicas = params.shape.num_slots > params.shape.num_experts;
   CHECK(!has_replicas || (params.rows != nullptr && params.offsets != nullptr));
   CHECK((params.begin == nullptr) == (params.ends == nullptr));
-  if (params.ids.empty()) return;
   const SlotChoice choice = {ReplicaTables::of(params.shape), params.tables, params.begin,
                              params.ends, params.rank};
   const auto num_pairs = static_cast<int>(std::ssize(params.ids));

@@ -11,6 +11,7 @@
 #include "kernels/adapters/tensor_map.h"
 #include "kernels/linear.h"
 #include "kernels/op_context.h"
+#include "kernels/shared_memory.cuh"
 
 namespace wideep::kernels {
 
@@ -19,7 +20,6 @@ using deep_gemm::GemmType;
 // Thread blocks of a launch, a template argument of the kernels: one for each multiprocessor of a
 // Hopper GPU. With fewer multiprocessors the rest run after the first, which is slower but right.
 inline constexpr int kGemmBlocks = 132;
-inline constexpr int kSharedMemory = 227 << 10;  // that a block may have
 
 // The size of a tile of y, and how deep loads run ahead of products.
 template <int kM, int kN, int kNumStages, int kNumMulticast = 1>
@@ -101,7 +101,7 @@ inline uint32_t shape_m_of(const DeepGemmProduct& p) {
 
 template <typename T, typename Kernel, typename... Arguments>
 void launch(Stream& stream, Kernel kernel, int shared_memory, Arguments... arguments) {
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_memory);
+  allow_shared_memory(kernel);
   cudaLaunchAttribute cluster;
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {T::kMulticast, 1, 1};
