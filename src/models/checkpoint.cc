@@ -297,6 +297,11 @@ Status Checkpoint::read(const MatrixRequest& request, std::span<uint16_t> out) c
   return read_as(request, out);
 }
 
+bool Checkpoint::is_bf16(const MatrixRequest& request) const {
+  const Tensor* tensor = find(request.name);
+  return tensor != nullptr && tensor->entry->dtype == DType::kBF16;
+}
+
 bool Checkpoint::has_blocks(const MatrixRequest& request) const {
   const Tensor* tensor = find(request.name);
   return tensor != nullptr && tensor->entry->dtype == DType::kF8E4M3 && request.expert < 0 &&

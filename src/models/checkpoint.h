@@ -53,6 +53,7 @@ class Checkpoint {
   Status read(const MatrixRequest& request, std::span<uint16_t> out) const;
   Status read_vector(const VectorRequest& request, std::span<float> out) const;
 
+  bool is_bf16(const MatrixRequest& request) const;
   // Whether the part is F8_E4M3 and begins with a block that shares a scale.
   bool has_blocks(const MatrixRequest& request) const;
   // Such a part as it is stored: values [rows, columns], and the scales of its blocks [rows of

@@ -83,6 +83,7 @@ class DummyWeights : public WeightSource {
     std::ranges::sort(tensors_, {}, &TensorSpec::name);
   }
 
+  bool is_bf16(const MatrixRequest&) const override { return true; }
   Result<int64_t> num_bytes(const MatrixRequest& request) const override {
     ASSIGN_OR_RETURN(const TensorSpec* tensor, find(request.name));
     return request.num_elements() * element_bytes(*tensor);

@@ -124,8 +124,11 @@ void MoeBlock::plan_router(const std::string& prefix, WeightStore& store) {
   const MoeModelConfig& moe = config().moe;
   const std::string name =
       prefix + (config().family == ModelFamily::kLlama4 ? "router" : "gate") + ".weight";
+  const MatrixRequest rows = rows_of(name, {0, moe.num_experts}, config().hidden_size);
+  const bool is_bf16 =
+      options_.model->weight_dtype != DType::kF32 && options_.model->source->is_bf16(rows);
   const kernels::PackedWeight& gate =
-      store.add_linear({rows_of(name, {0, moe.num_experts}, config().hidden_size)}, DType::kF32);
+      store.add_linear({rows}, is_bf16 ? DType::kBF16 : DType::kF32);
   const std::span<const float>* bias = nullptr;
   if (moe.scoring == Scoring::kSigmoid) {
     bias = &store.add_vector({prefix + "gate.e_score_correction_bias", 0, moe.num_experts});

@@ -116,7 +116,7 @@ struct ModelOptions {
   // Called before the first read with the bytes that this rank will read in all.
   std::function<void(int64_t bytes)> on_read_planned = {};
   // Of linear weights: kF32, kBF16, or, on a GPU, kF8E4M3 with scales of 128 x 128 blocks, where
-  // embedding, output head and router stay kBF16. Norms are fp32.
+  // embedding and output head stay kBF16. Norms are fp32, and routers are not rounded.
   DType weight_dtype = DType::kBF16;
   DType kv_dtype = DType::kBF16;  // kF32 or kBF16
   // What weights and activations may take of a GPU's memory; 0: whatever there is.

@@ -19,6 +19,7 @@ class CheckpointWeights : public WeightSource {
   Result<int64_t> num_bytes(const VectorRequest& request) const override {
     return checkpoint_.num_bytes(request);
   }
+  bool is_bf16(const MatrixRequest& request) const override { return checkpoint_.is_bf16(request); }
   bool has_fp8_blocks(const MatrixRequest& request) const override {
     const Fp8Block block = checkpoint_.fp8_block();
     return block.rows == kFp8Block && block.columns == kFp8Block && checkpoint_.has_blocks(request);

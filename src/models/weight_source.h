@@ -37,6 +37,8 @@ class WeightSource {
   Status read(const MatrixRequest& request, std::span<uint16_t> out);
   Status read_vector(const VectorRequest& request, std::span<float> out);
 
+  // Whether bf16 holds the part's values as they are.
+  virtual bool is_bf16(const MatrixRequest&) const { return false; }
   // Whether the part is stored as F8_E4M3 with a scale for each kFp8Block x kFp8Block block, and
   // begins with a block.
   virtual bool has_fp8_blocks(const MatrixRequest&) const { return false; }

@@ -67,7 +67,10 @@ TEST(CheckpointWeights, GiveBlocksOfFp8AsTheyAreStored) {
   }
   EXPECT_FALSE(weights->has_fp8_blocks({kUp, -1, false, 8, 24, 0, 256}));
   EXPECT_FALSE(weights->has_fp8_blocks({kUp, -1, false, 0, 24, 64, 256}));
-  EXPECT_FALSE(weights->has_fp8_blocks({"model.embed_tokens.weight", -1, false, 0, 24, 0, 256}));
+  const MatrixRequest embeddings = {"model.embed_tokens.weight", -1, false, 0, 24, 0, 256};
+  EXPECT_FALSE(weights->has_fp8_blocks(embeddings));
+  EXPECT_TRUE(weights->is_bf16(embeddings));
+  EXPECT_FALSE(weights->is_bf16({kUp, -1, false, 0, 24, 0, 256}));
   const auto dummy = make_dummy_weights(model);
   EXPECT_FALSE(dummy->has_fp8_blocks({kUp, -1, false, 0, 24, 0, 256}));
 }

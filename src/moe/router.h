@@ -13,9 +13,10 @@ namespace wideep::moe {
 
 class Router {
  public:
-  // gate [num_experts, hidden_size] in kF32 whatever the model's type is: the choice of experts is
-  // sensitive. bias [num_experts]: DeepSeek's correction; null for none. Both are the caller's,
-  // outlive the router, and need their values at forward() only.
+  // gate [num_experts, hidden_size] without rounding, whatever the model's type is, since the
+  // choice of experts is sensitive: kF32, or kBF16 where that holds its values. bias [num_experts]:
+  // DeepSeek's correction; null for none. Both are the caller's, outlive the router, and need their
+  // values at forward() only.
   Router(const MoeModelConfig& config, const kernels::PackedWeight& gate,
          const std::span<const float>* bias);
 
