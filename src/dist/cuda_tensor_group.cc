@@ -39,7 +39,7 @@ class StagedTensorGroup : public TensorGroup {
     ASSIGN_OR_RETURN(const std::vector<std::byte> own, fetch(in));
     std::vector<std::byte> all(static_cast<size_t>(sum_of(counts)));
     RETURN_IF_ERROR(group_.all_gather_v(own, counts, all));
-    return store(all, out);
+    return copy(all, out);
   }
 
   Status reduce_scatter_rows(ConstMatrixView in, std::span<const int64_t> rows,
@@ -58,7 +58,7 @@ class StagedTensorGroup : public TensorGroup {
     ASSIGN_OR_RETURN(const std::vector<std::byte> own, fetch(in));
     std::vector<std::byte> received(static_cast<size_t>(sum_of(recv_counts)));
     RETURN_IF_ERROR(group_.all_to_all_v(own, send_counts, received, recv_counts));
-    return store(received, out);
+    return copy(received, out);
   }
 
   Status send(std::span<const std::byte> data, int peer) override {
@@ -69,21 +69,20 @@ class StagedTensorGroup : public TensorGroup {
   Status recv(std::span<std::byte> data, int peer) override {
     std::vector<std::byte> received(data.size());
     RETURN_IF_ERROR(group_.recv(received, peer, kTag));
-    return store(received, data);
+    return copy(received, data);
   }
 
  private:
   Result<std::vector<std::byte>> fetch(std::span<const std::byte> from) {
     std::vector<std::byte> bytes(from.size());
-    if (!from.empty()) {
-      RETURN_IF_CUDA_ERROR(
-          cudaMemcpyAsync(bytes.data(), from.data(), from.size(), cudaMemcpyDefault, stream_));
-    }
-    RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_));
+    RETURN_IF_ERROR(copy(from, bytes));
     return bytes;
   }
 
-  Status store(std::span<const std::byte> from, std::span<std::byte> to) {
+  // A copy from or to memory that is not pinned keeps other threads from launching on the device
+  // while it waits for the stream: ranks that share it, for which the stream may be waiting.
+  Status copy(std::span<const std::byte> from, std::span<std::byte> to) {
+    RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_));
     if (from.empty()) return Status::ok();
     RETURN_IF_CUDA_ERROR(
         cudaMemcpyAsync(to.data(), from.data(), from.size(), cudaMemcpyDefault, stream_));
@@ -103,10 +102,10 @@ class StagedTensorGroup : public TensorGroup {
   }
 
   Status store_floats(std::span<const float> from, MatrixView to) {
-    if (to.dtype == DType::kF32) return store(std::as_bytes(from), writable_bytes_of(to));
+    if (to.dtype == DType::kF32) return copy(std::as_bytes(from), writable_bytes_of(to));
     std::vector<uint16_t> narrow(from.size());
     float_to_bf16(from, narrow);
-    return store(std::as_bytes(std::span(narrow)), writable_bytes_of(to));
+    return copy(std::as_bytes(std::span(narrow)), writable_bytes_of(to));
   }
 
   cudaStream_t stream_;

@@ -15,17 +15,20 @@ ncclDataType_t type_of(DType dtype) {
   return ncclBfloat16;
 }
 
-// Ends the group of calls also where one of them failed.
-class CallGroup {
- public:
-  static Status run(const auto& calls) {
-    RETURN_IF_NCCL_ERROR(ncclGroupStart());
-    const Status status = calls();
-    const Status end = nccl_status("ncclGroupEnd", ncclGroupEnd());
-    return status.is_ok() ? end : status;
-  }
-};
+constexpr int kMeetTag = 1 << 20;
 
+// Ends the group of calls also where one of them failed.
+Status grouped(const auto& calls) {
+  RETURN_IF_NCCL_ERROR(ncclGroupStart());
+  const Status status = calls();
+  const Status end = nccl_status("ncclGroupEnd", ncclGroupEnd());
+  return status.is_ok() ? end : status;
+}
+
+// Where ranks are threads of one process, a call is launched when all ranks have come to it, and
+// they go on when all have launched it. Without that they wait for each other for ever: a library
+// that loads one of its kernels in between waits until the GPUs are idle and lets nobody launch
+// meanwhile, and the GPU of a rank that came earlier waits in the call for this one.
 class NcclTensorGroup : public TensorGroup {
  public:
   NcclTensorGroup(Communicator& group, Stream& stream, NcclComm comm)
@@ -37,15 +40,17 @@ class NcclTensorGroup : public TensorGroup {
     CHECK(data.stride == data.columns || data.rows <= 1);
     const auto count = static_cast<size_t>(data.rows * data.columns);
     if (count == 0) return Status::ok();
-    RETURN_IF_NCCL_ERROR(ncclAllReduce(data.data, data.data, count, type_of(data.dtype), ncclSum,
+    return together([&] {
+      return nccl_status("ncclAllReduce",
+                         ncclAllReduce(data.data, data.data, count, type_of(data.dtype), ncclSum,
                                        comm_.get(), stream_));
-    return Status::ok();
+    });
   }
 
   // NCCL's own all-gather wants equal counts: one broadcast of each rank's part instead.
   Status all_gather_v(std::span<const std::byte> in, std::span<const int64_t> counts,
                       std::span<std::byte> out) override {
-    return CallGroup::run([&]() -> Status {
+    return together_grouped([&]() -> Status {
       std::byte* to = out.data();
       for (int root = 0; root < size(); ++root) {
         if (counts[root] > 0) {
@@ -62,7 +67,7 @@ class NcclTensorGroup : public TensorGroup {
                              MatrixView out) override {
     CHECK(in.stride == in.columns || in.rows <= 1);
     const int64_t row_bytes = in.columns * dtype_size(in.dtype);
-    return CallGroup::run([&]() -> Status {
+    return together_grouped([&]() -> Status {
       const std::byte* from = in.data;
       for (int root = 0; root < size(); ++root) {
         if (rows[root] > 0) {
@@ -78,7 +83,7 @@ class NcclTensorGroup : public TensorGroup {
 
   Status all_to_all_v(std::span<const std::byte> in, std::span<const int64_t> send_counts,
                       std::span<std::byte> out, std::span<const int64_t> recv_counts) override {
-    return CallGroup::run([&]() -> Status {
+    return together_grouped([&]() -> Status {
       const std::byte* from = in.data();
       std::byte* to = out.data();
       for (int peer = 0; peer < size(); ++peer) {
@@ -91,10 +96,35 @@ class NcclTensorGroup : public TensorGroup {
     });
   }
 
-  Status send(std::span<const std::byte> data, int peer) override { return post_send(data, peer); }
-  Status recv(std::span<std::byte> data, int peer) override { return post_recv(data, peer); }
+  Status send(std::span<const std::byte> data, int peer) override {
+    return together_with(peer, [&] { return post_send(data, peer); });
+  }
+  Status recv(std::span<std::byte> data, int peer) override {
+    return together_with(peer, [&] { return post_recv(data, peer); });
+  }
 
  private:
+  Status together(const auto& calls) {
+    if (!group_.shares_memory()) return calls();
+    RETURN_IF_ERROR(group_.barrier());
+    RETURN_IF_ERROR(calls());
+    return group_.barrier();
+  }
+  Status together_grouped(const auto& calls) {
+    return together([&] { return grouped(calls); });
+  }
+  // The same of two ranks.
+  Status together_with(int peer, const auto& calls) {
+    if (!group_.shares_memory()) return calls();
+    RETURN_IF_ERROR(meet(peer));
+    RETURN_IF_ERROR(calls());
+    return meet(peer);
+  }
+  Status meet(int peer) {
+    RETURN_IF_ERROR(group_.send({}, peer, kMeetTag));
+    return group_.recv({}, peer, kMeetTag);
+  }
+
   Status post_send(std::span<const std::byte> data, int peer) {
     if (data.empty()) return Status::ok();
     RETURN_IF_NCCL_ERROR(ncclSend(data.data(), data.size(), ncclUint8, peer, comm_.get(), stream_));

@@ -112,6 +112,9 @@ void copy_matrix(Stream& stream, ConstMatrixView from, MatrixView to) {
 }
 
 void fetch_bytes(Stream& stream, std::span<const std::byte> from, std::byte* to) {
+  // While a copy to memory that is not pinned waits for the stream, no other thread can launch on
+  // the device: not a rank that shares it either, which the stream may be waiting for.
+  wait(stream);
   copy_bytes(stream, from, to);
   wait(stream);
 }
