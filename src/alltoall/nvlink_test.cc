@@ -128,11 +128,12 @@ TEST_F(Nvlink, DispatchIsThatOfTheHostTransport) {
     const int hidden = batch.shape.hidden_size;
     std::vector<float> x(static_cast<size_t>(tokens) * hidden);
     bf16_to_float(batch.rows[r.rank()].data(), x);
-    RETURN_IF_ERROR(host->plan(r.stream, {.num_tokens = tokens,
-                                          .slots = batch.slots[r.rank()],
-                                          .weights = batch.weights[r.rank()].data()}));
+    Stream cpu(r.stream.pool());
+    RETURN_IF_ERROR(host->plan(cpu, {.num_tokens = tokens,
+                                     .slots = batch.slots[r.rank()],
+                                     .weights = batch.weights[r.rank()].data()}));
     ASSIGN_OR_RETURN(const Received expected,
-                     host->dispatch(r.stream, matrix_view(x.data(), tokens, hidden)));
+                     host->dispatch(cpu, matrix_view(x.data(), tokens, hidden)));
     std::vector<uint16_t> rows(static_cast<size_t>(expected.rows.rows * hidden));
     RETURN_IF_CUDA_ERROR(
         cudaMemcpy(rows.data(), device.rows.data, rows.size() * 2, cudaMemcpyDeviceToHost));
@@ -235,11 +236,12 @@ TEST_F(Nvlink, FreeRunningCallsStayExact) {
   EXPECT_TRUE(status.is_ok()) << status.message();
 }
 
-// Two groups over the same ranks, as two micro-batches use them.
 // Counts of all ranks, calls behind each other without a wait of the host, then the last of them as
 // a graph.
 TEST_F(Nvlink, GathersCountsOfAllRanks) {
-  for (const auto& [ranks, count] : {std::pair{1, 5}, {3, 64}, {8, 257}}) {
+  for (const std::pair<int, int>& sizes : {std::pair{1, 5}, {3, 64}, {8, 257}}) {
+    const int ranks = sizes.first;
+    const int count = sizes.second;
     GroupShape shape = small_shape(ranks, 20);
     shape.num_counts = count;
     const Status status = run_nvlink_ranks(ranks, shape, [&](NvlinkRank& r) -> Status {
@@ -293,6 +295,7 @@ TEST_F(Nvlink, GathersCountsOfAllRanks) {
   }
 }
 
+// Two groups over the same ranks, as two micro-batches use them.
 TEST_F(Nvlink, TwoGroupsInterleave) {
   Random random(10);
   const GroupShape shape = small_shape(2, 230);
