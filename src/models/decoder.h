@@ -87,6 +87,7 @@ class Decoder : public Model {
   Status gather_logits(ConstMatrixView own, MatrixView logits, Arena& arena);
   // Sums the parts of the tp group; nothing with attention DP.
   Status reduce(MatrixView y);
+  Status meet();
 
   bool is_attention_dp() const { return options_.engine->parallel.enable_attention_dp; }
   bool is_first_stage() const { return rank_.pp_rank == 0; }
