@@ -6,11 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define WIDEEP_HOST_DEVICE __host__ __device__
-#else
-#define WIDEEP_HOST_DEVICE
-#endif
+#include "base/host_device.h"
 
 namespace wideep::alltoall {
 

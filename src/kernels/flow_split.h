@@ -22,13 +22,7 @@
 
 #include <cstdint>
 
-#include "base/check.h"
-
-#ifdef __CUDACC__
-#define WIDEEP_HOST_DEVICE __host__ __device__
-#else
-#define WIDEEP_HOST_DEVICE
-#endif
+#include "base/host_device.h"
 
 namespace wideep::kernels {
 
