@@ -1,14 +1,11 @@
 #include "alltoall/symmetric_memory.h"
 
-#include <unistd.h>
-
-#include <algorithm>
-#include <array>
 #include <vector>
 
 #include "alltoall/window_memory.h"
 #include "base/cuda.h"
 #include "dist/agree.h"
+#include "dist/gpu_ranks.h"
 
 namespace wideep::alltoall {
 
@@ -66,25 +63,6 @@ class OneProcessMemory : public SymmetricMemory {
   Buffer memory_;
 };
 
-// Whether two ranks have one device; the same answer on all ranks.
-Result<bool> share_devices(dist::Communicator& group) {
-  constexpr int kHostLength = 64;
-  std::array<char, 2 * kHostLength> name{};  // host and bus
-  ::gethostname(name.data(), kHostLength - 1);
-  int device = 0;
-  Status own = cuda_status("cudaGetDevice", cudaGetDevice(&device));
-  if (own.is_ok()) {
-    own = cuda_status("cudaDeviceGetPCIBusId",
-                      cudaDeviceGetPCIBusId(name.data() + kHostLength, kHostLength, device));
-  }
-  RETURN_IF_ERROR(dist::agree(group, own));
-  std::vector<std::array<char, 2 * kHostLength>> all(static_cast<size_t>(group.size()));
-  RETURN_IF_ERROR(
-      group.all_gather(std::as_bytes(std::span(name)), std::as_writable_bytes(std::span(all))));
-  std::ranges::sort(all);
-  return std::ranges::adjacent_find(all) != all.end();
-}
-
 Result<std::unique_ptr<SymmetricMemory>> make_one_process_memory(dist::Communicator& group,
                                                                  int64_t bytes) {
   if (!group.shares_memory()) {
@@ -100,7 +78,8 @@ Result<std::unique_ptr<SymmetricMemory>> make_one_process_memory(dist::Communica
 
 Result<std::unique_ptr<SymmetricMemory>> SymmetricMemory::create(dist::Communicator& group,
                                                                  int64_t bytes, Kind kind) {
-  ASSIGN_OR_RETURN(const bool shared, share_devices(group));
+  ASSIGN_OR_RETURN(const int sharing, dist::most_ranks_of_a_gpu(group));
+  const bool shared = sharing > 1;
   if (kind == Kind::kAuto) {
     kind = shared || group.size() == 1 ? Kind::kOneProcess : Kind::kNcclWindow;
   }

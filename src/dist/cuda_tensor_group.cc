@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
-#include <set>
 #include <utility>
 #include <vector>
 
 #include "base/cuda.h"
 #include "base/float_formats.h"
+#include "dist/gpu_ranks.h"
 
 namespace wideep::dist {
 namespace {
@@ -114,15 +114,9 @@ class StagedTensorGroup : public TensorGroup {
 }  // namespace
 
 Result<std::unique_ptr<TensorGroup>> create_cuda_tensor_group(Communicator& group, Stream& stream) {
-  ASSIGN_OR_RETURN(const auto own, current_gpu_uuid());
-  std::vector<GpuUuid> all(static_cast<size_t>(group.size()));
-  RETURN_IF_ERROR(
-      group.all_gather(std::as_bytes(std::span(own)), std::as_writable_bytes(std::span(all))));
-  const std::set<GpuUuid> devices(all.begin(), all.end());
 #ifdef WIDEEP_NCCL
-  if (group.size() > 1 && std::ssize(devices) == group.size()) {
-    return create_nccl_tensor_group(group, stream);
-  }
+  ASSIGN_OR_RETURN(const int sharing, most_ranks_of_a_gpu(group));
+  if (group.size() > 1 && sharing == 1) return create_nccl_tensor_group(group, stream);
 #endif
   return std::unique_ptr<TensorGroup>(std::make_unique<StagedTensorGroup>(group, stream));
 }

@@ -4,11 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
-#include <vector>
 
 #include "alltoall/nvlink_group.h"
 #include "base/cuda.h"
+#include "dist/gpu_ranks.h"
 #include "kernels/elementwise.h"
 #include "kernels/replica_choice.h"
 #include "kernels/transfer.h"
@@ -24,18 +23,6 @@ using alltoall::NvlinkGroup;
 // for each other there, so all of them must fit at once (docs/alltoall.md).
 constexpr int kSmsOfSharedGpu = 60;
 
-// The most ranks of the group that have one GPU.
-Result<int> ranks_of_a_gpu(dist::Communicator& group) {
-  ASSIGN_OR_RETURN(const GpuUuid own, current_gpu_uuid());
-  std::vector<GpuUuid> all(static_cast<size_t>(group.size()));
-  RETURN_IF_ERROR(
-      group.all_gather(std::as_bytes(std::span(&own, 1)), std::as_writable_bytes(std::span(all))));
-  std::map<GpuUuid, int> ranks;
-  int most = 0;
-  for (const GpuUuid& gpu : all) most = std::max(most, ++ranks[gpu]);
-  return most;
-}
-
 Result<std::unique_ptr<NvlinkGroup>> make_group(dist::Communicator& group,
                                                 const alltoall::GroupShape& shape) {
   ASSIGN_OR_RETURN(std::unique_ptr<alltoall::AllToAll> made,
@@ -49,7 +36,7 @@ class NvlinkExchange : public SlotExchange {
       : group_(group), options_(options), shapes_(nvlink_shapes(options)) {}
 
   Status start() {
-    ASSIGN_OR_RETURN(sharing_, ranks_of_a_gpu(group_));
+    ASSIGN_OR_RETURN(sharing_, dist::most_ranks_of_a_gpu(group_));
     if (sharing_ > 1) {
       shapes_.large.num_sms = shapes_.masked.num_sms = std::max(1, kSmsOfSharedGpu / sharing_);
     }

@@ -25,6 +25,7 @@ WideEp::WideEp(WideEpOptions options)
   CHECK_EQ(options_.layers.size(), options_.slots.size());
   for (std::vector<int>& slots : options_.slots) {
     if (slots.empty()) slots = eplb::default_assignment(options_.shape);
+    if (options_.exchange) continue;
     choosers_.push_back(
         std::make_unique<SlotChooser>(options_.replica_choice, options_.shape, slots));
   }
@@ -98,7 +99,6 @@ Status WideEp::begin_iteration(std::span<const RankState> states) {
   report_.num_ranks = options_.shape.num_ranks;
   report_.num_slots = options_.shape.num_slots;
   ++iteration_;
-  if (planner_ != nullptr && iteration_ > 0) take_device_rows();
   if (planner_ != nullptr) {
     if (iteration_ > 0) RETURN_IF_ERROR(record_counts());
     const auto least = std::ranges::min_element(states, {}, &RankState::num_copied);
@@ -176,6 +176,7 @@ Status WideEp::record_counts() {
   if (device_ == nullptr) {
     RETURN_IF_ERROR(group_->all_reduce_sum(std::span<int64_t>(counts_)));
   } else {
+    take_device_rows();
     for (size_t l = 0; l < options_.layers.size(); ++l) {
       for (int slot = 0; slot < options_.shape.num_slots; ++slot) {
         counts_[l * options_.shape.num_experts + options_.slots[l][slot]] +=
@@ -210,9 +211,9 @@ Status WideEp::take_decisions(std::span<const RankState> states) {
 void WideEp::place(LayerPlacement placement) {
   const int layer = placement.layer_index;
   options_.slots[layer] = std::move(placement.slots);
-  choosers_[layer] = std::make_unique<SlotChooser>(options_.replica_choice, options_.shape,
-                                                   options_.slots[layer], placement.quotas);
-  if (device_ != nullptr) device_->place(layer, options_.slots[layer], placement.quotas);
+  if (device_ != nullptr) return device_->place(layer, options_.slots[layer], placement.quotas);
+  choosers_[layer] = std::make_unique<SlotChooser>(
+      options_.replica_choice, options_.shape, options_.slots[layer], std::move(placement.quotas));
 }
 
 // FNV-1a over all slots, a word at a time.

@@ -137,7 +137,7 @@ class WideEp {
   dist::Communicator* group_ = nullptr;
   std::unique_ptr<alltoall::AllToAll> all_to_all_;      // on CPUs
   std::unique_ptr<WideEpDevice> device_;                // on GPUs
-  std::vector<std::unique_ptr<SlotChooser>> choosers_;  // [layers]
+  std::vector<std::unique_ptr<SlotChooser>> choosers_;  // [layers], on CPUs
   std::unique_ptr<HostWeights> host_weights_;
   std::unique_ptr<OnlinePlanner> planner_;
   std::optional<Migration> migration_;
