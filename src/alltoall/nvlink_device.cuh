@@ -92,7 +92,10 @@ __device__ inline bool must_end(const GroupView& g, const Wait& wait, uint64_t s
                 wait.expected, seen});
     return true;
   }
-  if (ptx::nanoseconds() - start > g.timeout_ns) {
+  // What blocks of this rank wait for here may wait for a peer itself: its wait ends first, and
+  // names the peer.
+  const uint64_t timeout = wait.peer == g.rank ? 2 * g.timeout_ns : g.timeout_ns;
+  if (ptx::nanoseconds() - start > timeout) {
     give_up(g, {ErrorKind::kTimeout, wait.phase, wait.awaited, wait.peer, wait.epoch, 0, wait.index,
                 wait.expected, seen});
     return true;

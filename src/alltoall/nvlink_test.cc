@@ -303,13 +303,14 @@ TEST_F(Nvlink, TwoGroupsInterleave) {
   const NvlinkBatch second = make_nvlink_batch(random, shape, {9, 215});
   const Status status = run_nvlink_ranks(2, shape, [&](NvlinkRank& r) -> Status {
     ASSIGN_OR_RETURN(const auto other, NvlinkGroup::create(r.ranks, shape));
+    NvlinkRank in_other = {r.ranks, r.stream, *other};
     ASSIGN_OR_RETURN(const NvlinkBuffers a, make_buffers(first, r));
     ASSIGN_OR_RETURN(const NvlinkBuffers b, make_buffers(second, r));
     for (int round = 0; round < 3; ++round) {
-      RETURN_IF_ERROR(check_dispatch(first, r.group, r.rank(), r.stream, a));
-      RETURN_IF_ERROR(check_dispatch(second, *other, r.rank(), r.stream, b));
-      RETURN_IF_ERROR(check_combine(first, r.group, r.rank(), r.stream, a));
-      RETURN_IF_ERROR(check_combine(second, *other, r.rank(), r.stream, b));
+      RETURN_IF_ERROR(check_dispatch(first, r, a));
+      RETURN_IF_ERROR(check_dispatch(second, in_other, b));
+      RETURN_IF_ERROR(check_combine(first, r, a));
+      RETURN_IF_ERROR(check_combine(second, in_other, b));
     }
     return r.ranks.barrier();
   });
@@ -359,9 +360,9 @@ TEST_F(Nvlink, WaitsForADelayedRank) {
     const Status status = run_nvlink_ranks(3, batch.shape, [&](NvlinkRank& r) -> Status {
       ASSIGN_OR_RETURN(const NvlinkBuffers buffers, make_buffers(batch, r));
       if (r.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(5));
-      RETURN_IF_ERROR(check_dispatch(batch, r.group, r.rank(), r.stream, buffers));
+      RETURN_IF_ERROR(check_dispatch(batch, r, buffers));
       if (r.rank() == 2) std::this_thread::sleep_for(std::chrono::seconds(1));
-      RETURN_IF_ERROR(check_combine(batch, r.group, r.rank(), r.stream, buffers));
+      RETURN_IF_ERROR(check_combine(batch, r, buffers));
       return r.ranks.barrier();
     });
     EXPECT_TRUE(status.is_ok()) << status.message();

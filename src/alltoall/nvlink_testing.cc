@@ -435,12 +435,16 @@ Status finish_stream(cudaStream_t stream, const NvlinkGroup& group) {
   return group.check();
 }
 
-Status check_dispatch(const NvlinkBatch& batch, NvlinkGroup& group, int rank, Stream& stream,
-                      const NvlinkBuffers& buffers) {
-  auto* const cuda = stream_of(stream);
-  RETURN_IF_ERROR(group.plan(stream, buffers.routing(batch, rank)));
-  ASSIGN_OR_RETURN(const Received received, group.dispatch(stream, buffers.dispatch(batch, rank)));
-  RETURN_IF_ERROR(finish_stream(cuda, group));
+Status check_dispatch(const NvlinkBatch& batch, NvlinkRank& in, const NvlinkBuffers& buffers) {
+  auto* const cuda = in.cuda();
+  const int rank = in.rank();
+  RETURN_IF_ERROR(in.group.plan(in.stream, buffers.routing(batch, rank)));
+  Received received;
+  RETURN_IF_ERROR(in.start([&]() -> Status {
+    ASSIGN_OR_RETURN(received, in.group.dispatch(in.stream, buffers.dispatch(batch, rank)));
+    return Status::ok();
+  }));
+  RETURN_IF_ERROR(finish_stream(cuda, in.group));
   const Expected expected = expected_of(batch, rank);
   RETURN_IF_ERROR(check_counts(batch, expected, received, cuda));
   RETURN_IF_ERROR(check_rows(batch, expected, received, cuda));
@@ -465,12 +469,12 @@ Status check_dispatch(const NvlinkBatch& batch, NvlinkGroup& group, int rank, St
   RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(received.outputs.data, outputs.data(),
                                        outputs.size() * sizeof(uint16_t), cudaMemcpyHostToDevice,
                                        cuda));
-  return finish_stream(cuda, group);
+  return finish_stream(cuda, in.group);
 }
 
-Status check_combine(const NvlinkBatch& batch, NvlinkGroup& group, int rank, Stream& stream,
-                     const NvlinkBuffers& buffers) {
-  auto* const cuda = stream_of(stream);
+Status check_combine(const NvlinkBatch& batch, NvlinkRank& in, const NvlinkBuffers& buffers) {
+  auto* const cuda = in.cuda();
+  const int rank = in.rank();
   const int64_t hidden = batch.shape.hidden_size;
   const MatrixView y = buffers.y(batch, rank);
   for (const bool with_residual : {false, true}) {
@@ -478,8 +482,9 @@ Status check_combine(const NvlinkBatch& batch, NvlinkGroup& group, int rank, Str
         with_residual ? buffers.residual(batch, rank) : ConstMatrixView{};
     RETURN_IF_CUDA_ERROR(
         cudaMemsetAsync(y.data, kPoison, static_cast<size_t>(y.rows * hidden * 2), cuda));
-    RETURN_IF_ERROR(group.combine(stream, {.rows = {}, .residual = residual, .y = y}));
-    RETURN_IF_ERROR(finish_stream(cuda, group));
+    RETURN_IF_ERROR(in.start(
+        [&] { return in.group.combine(in.stream, {.rows = {}, .residual = residual, .y = y}); }));
+    RETURN_IF_ERROR(finish_stream(cuda, in.group));
     ASSIGN_OR_RETURN(const std::vector<uint16_t> seen,
                      download<uint16_t>(y.data, y.rows * hidden, cuda));
     for (int token = 0; token < batch.num_tokens[rank]; ++token) {
@@ -521,11 +526,12 @@ Result<NvlinkBuffers> make_buffers(const NvlinkBatch& batch, NvlinkRank& rank) {
 }
 
 Status check_round(const NvlinkBatch& batch, NvlinkRank& rank, const NvlinkBuffers& buffers) {
-  RETURN_IF_ERROR(check_dispatch(batch, rank.group, rank.rank(), rank.stream, buffers));
-  return check_combine(batch, rank.group, rank.rank(), rank.stream, buffers);
+  RETURN_IF_ERROR(check_dispatch(batch, rank, buffers));
+  return check_combine(batch, rank, buffers);
 }
 
-Status check_rounds(const NvlinkBatch& batch, NvlinkRank& rank) {
+Status check_rounds(const NvlinkBatch& batch, NvlinkRank rank) {
+  rank.in_step = true;
   ASSIGN_OR_RETURN(const NvlinkBuffers buffers, make_buffers(batch, rank));
   RETURN_IF_ERROR(check_round(batch, rank, buffers));
   RETURN_IF_ERROR(check_round(batch, rank, buffers));

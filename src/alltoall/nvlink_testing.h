@@ -9,6 +9,7 @@
 
 #include "alltoall/nvlink_group.h"
 #include "base/random.h"
+#include "dist/launch_together.h"
 
 namespace wideep::alltoall {
 
@@ -60,14 +61,6 @@ class NvlinkBuffers {
 // Waits for the stream; an error of it, or of the group.
 Status finish_stream(cudaStream_t stream, const NvlinkGroup& group);
 
-// Poisons what is received, dispatches, and holds rows, scales and counts against the reference,
-// bit by bit; fills the outputs with what the slots' "experts" make of the rows.
-Status check_dispatch(const NvlinkBatch& batch, NvlinkGroup& group, int rank, Stream& stream,
-                      const NvlinkBuffers& buffers);
-// Combines after check_dispatch; y bit by bit.
-Status check_combine(const NvlinkBatch& batch, NvlinkGroup& group, int rank, Stream& stream,
-                     const NvlinkBuffers& buffers);
-
 // y of a combine whose "experts" passed BF16 rows on, without a residual.
 Status check_identity(const NvlinkBatch& batch, int rank, std::span<const uint16_t> y);
 
@@ -76,9 +69,17 @@ struct NvlinkRank {
   dist::Communicator& ranks;
   Stream& stream;
   NvlinkGroup& group;
+  // Kernels start when all ranks have come to them, and ranks go on when all have: what waits for
+  // the whole GPU in between, as copies and launches do under compute-sanitizer, finds no kernel
+  // that waits for a rank. For bodies that all ranks go through.
+  bool in_step = false;
 
   int rank() const { return ranks.rank(); }
   cudaStream_t cuda() const { return stream_of(stream); }
+  template <typename Launch>
+  Status start(const Launch& launch) const {
+    return in_step ? dist::launch_together(ranks, launch) : launch();
+  }
 };
 
 // Runs body on `num_ranks` threads, spread over the GPUs, each with a stream and a group of
@@ -88,10 +89,16 @@ Status run_nvlink_ranks(int num_ranks, const GroupShape& shape,
 
 // Memory of a rank for a batch, filled; all ranks have theirs when it returns.
 Result<NvlinkBuffers> make_buffers(const NvlinkBatch& batch, NvlinkRank& rank);
+// Poisons what is received, dispatches, and holds rows, scales and counts against the reference,
+// bit by bit; fills the outputs with what the slots' "experts" make of the rows.
+Status check_dispatch(const NvlinkBatch& batch, NvlinkRank& rank, const NvlinkBuffers& buffers);
+// Combines after check_dispatch; y bit by bit.
+Status check_combine(const NvlinkBatch& batch, NvlinkRank& rank, const NvlinkBuffers& buffers);
 // A dispatch and a combine, checked.
 Status check_round(const NvlinkBatch& batch, NvlinkRank& rank, const NvlinkBuffers& buffers);
-// Two rounds of a batch, the second over what the first left; all ranks have done when it returns.
-Status check_rounds(const NvlinkBatch& batch, NvlinkRank& rank);
+// Two rounds of a batch in step, the second over what the first left; all ranks have done when it
+// returns.
+Status check_rounds(const NvlinkBatch& batch, NvlinkRank rank);
 
 int device_count();
 // Multiprocessors of a rank, so that the kernels of all ranks fit on the GPUs at once.

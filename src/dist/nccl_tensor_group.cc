@@ -4,6 +4,7 @@
 
 #include "base/cuda.h"
 #include "dist/cuda_tensor_group.h"
+#include "dist/launch_together.h"
 #include "dist/nccl_comm.h"
 
 namespace wideep::dist {
@@ -25,10 +26,6 @@ Status grouped(const auto& calls) {
   return status.is_ok() ? end : status;
 }
 
-// Where ranks are threads of one process, a call is launched when all ranks have come to it, and
-// they go on when all have launched it. Without that they wait for each other for ever: a library
-// that loads one of its kernels in between waits until the GPUs are idle and lets nobody launch
-// meanwhile, and the GPU of a rank that came earlier waits in the call for this one.
 class NcclTensorGroup : public TensorGroup {
  public:
   NcclTensorGroup(Communicator& group, Stream& stream, NcclComm comm)
@@ -40,7 +37,7 @@ class NcclTensorGroup : public TensorGroup {
     CHECK(data.stride == data.columns || data.rows <= 1);
     const auto count = static_cast<size_t>(data.rows * data.columns);
     if (count == 0) return Status::ok();
-    return together([&] {
+    return launch_together(group_, [&] {
       return nccl_status("ncclAllReduce",
                          ncclAllReduce(data.data, data.data, count, type_of(data.dtype), ncclSum,
                                        comm_.get(), stream_));
@@ -104,16 +101,10 @@ class NcclTensorGroup : public TensorGroup {
   }
 
  private:
-  Status together(const auto& calls) {
-    if (!group_.shares_memory()) return calls();
-    RETURN_IF_ERROR(group_.barrier());
-    RETURN_IF_ERROR(calls());
-    return group_.barrier();
-  }
   Status together_grouped(const auto& calls) {
-    return together([&] { return grouped(calls); });
+    return launch_together(group_, [&] { return grouped(calls); });
   }
-  // The same of two ranks.
+  // launch_together() of two ranks.
   Status together_with(int peer, const auto& calls) {
     if (!group_.shares_memory()) return calls();
     RETURN_IF_ERROR(meet(peer));

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,6 +20,10 @@ class EvaluationCudaTest : public testing::Test {
     if (report.devices.empty()) GTEST_SKIP() << report.problem;
   }
 };
+
+int num_gpus() {
+  return static_cast<int>(device_report().devices.size());
+}
 
 Layout on_gpu(Layout layout = {}) {
   layout.device = DeviceKind::kCuda;
@@ -188,13 +193,15 @@ TEST_F(EvaluationCudaTest, WideEpExactIsOneRankWhileExpertsMove) {
   BalancerConfig still = balancer_of(1, ReplicaChoice::kPerBatch, CombineMode::kExact);
   const auto one = run(kDeepSeek, wide_ep(1, still), reference.prompts, 8, DType::kBF16);
   ASSERT_TRUE(one.is_ok()) << one.status().message();
-  BalancerConfig moving = balancer_of(4, ReplicaChoice::kPerBatch, CombineMode::kExact);
-  moving.layer_updates_per_iter = 8;  // every layer in every iteration
-  moving.min_gain = 0;
-  moving.decay = 0.2;
   for (const bool uses_graphs : {false, true}) {
+    const int ep = uses_graphs ? std::min(4, num_gpus()) : 4;  // ranks that share a GPU have none
+    if (ep == 1) continue;
     SCOPED_TRACE(testing::Message() << "graphs " << uses_graphs);
-    Layout layout = wide_ep(4, moving);
+    BalancerConfig moving = balancer_of(ep, ReplicaChoice::kPerBatch, CombineMode::kExact);
+    moving.layer_updates_per_iter = 8;  // every layer in every iteration
+    moving.min_gain = 0;
+    moving.decay = 0.2;
+    Layout layout = wide_ep(ep, moving);
     layout.uses_graphs = uses_graphs;
     const auto results = run(kDeepSeek, layout, reference.prompts, 8, DType::kBF16);
     ASSERT_TRUE(results.is_ok()) << results.status().message();
@@ -208,6 +215,7 @@ TEST_F(EvaluationCudaTest, WideEpGraphsGiveTheBitsOfEagerSteps) {
   ASSERT_GE(reference.prompts.size(), 2U);
   for (const DType dtype : {DType::kBF16, DType::kF8E4M3}) {
     for (const int ep : {1, 2, 3}) {
+      if (ep > num_gpus()) continue;  // ranks that share a GPU have none
       SCOPED_TRACE(testing::Message() << dtype_name(dtype) << " EP " << ep);
       Layout layout = wide_ep(ep, balancer_of(ep, ReplicaChoice::kPerBatch, CombineMode::kExact));
       const auto eager = run(kDeepSeek, layout, reference.prompts, 24, dtype);

@@ -11,8 +11,7 @@ int DecodeGraphs::padded(int num_sequences) const {
 }
 
 Status DecodeGraphs::run(Stream& stream, int size, const void* buffers,
-                         const std::function<Status()>& step,
-                         const std::function<Status()>& before_replay) {
+                         const std::function<Status()>& step, const Launch& launch) {
   Entry& entry = entries_[size];
   if (entry.buffers != buffers) entry = {buffers, false, nullptr};
   if (!entry.has_run) {
@@ -22,9 +21,10 @@ Status DecodeGraphs::run(Stream& stream, int size, const void* buffers,
   if (entry.graph == nullptr) {
     ASSIGN_OR_RETURN(entry.graph, kernels::OpGraph::capture(stream, step));
   }
-  if (before_replay) RETURN_IF_ERROR(before_replay());
-  entry.graph->replay(stream);
-  return stream.status();
+  return launch([&] {
+    entry.graph->replay(stream);
+    return stream.status();
+  });
 }
 
 }  // namespace wideep::models

@@ -24,10 +24,11 @@ class DecodeGraphs {
 
   // Runs a step of a padded size. The first one runs eagerly, so that libraries choose their
   // kernels; the second one is captured; from then on the graph is replayed. `buffers`: where the
-  // step writes to; another graph is made for another place. before_replay, if any, is called
-  // before each replay.
+  // step writes to; another graph is made for another place. Replays go through `launch`, which
+  // calls what it is given once.
+  using Launch = std::function<Status(const std::function<Status()>&)>;
   Status run(Stream& stream, int size, const void* buffers, const std::function<Status()>& step,
-             const std::function<Status()>& before_replay = {});
+             const Launch& launch);
 
  private:
   struct Entry {

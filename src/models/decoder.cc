@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "dist/launch_together.h"
 #include "kernels/elementwise.h"
 #include "kernels/norm.h"
 #include "kernels/permute.h"
@@ -510,15 +511,6 @@ Status Decoder::run_pass(ForwardPass pass, const Batch& batch, MatrixView logits
   return stream_->status();
 }
 
-// Before and after a graph is launched that waits for other ranks' GPUs: ranks of one process
-// launch it together, as they do single collectives (dist/nccl_tensor_group.cc).
-Status Decoder::meet() {
-  const auto waits = [](const auto& group) { return group != nullptr && group->is_capturable(); };
-  dist::Communicator& model = *options_.groups->model;
-  if (!model.shares_memory() || (!waits(tp_) && !waits(pp_))) return Status::ok();
-  return model.barrier();
-}
-
 Status Decoder::forward(const Batch& batch, MatrixView logits) {
   CHECK(std::ssize(batch.token_ids) <= options_.engine->max_num_tokens);
   CHECK(std::ssize(batch.dp_tokens) == (is_attention_dp() ? mapping_.tp() : 0));
@@ -533,8 +525,9 @@ Status Decoder::forward(const Batch& batch, MatrixView logits) {
     padded.rows = graph_rows;
     RETURN_IF_ERROR(graphs_.run(
         *stream_, graph_rows, padded.data, [&] { return run_pass(pass, batch, padded); },
-        [&] { return wide_ep_ != nullptr ? wide_ep_->meet() : meet(); }));
-    if (wide_ep_ == nullptr) RETURN_IF_ERROR(meet());
+        [&](const auto& replay) {
+          return dist::launch_together(*options_.groups->model, replay);
+        }));
   }
   return wide_ep_ != nullptr ? wide_ep_->end_iteration() : Status::ok();
 }

@@ -87,7 +87,6 @@ class Decoder : public Model {
   Status gather_logits(ConstMatrixView own, MatrixView logits, Arena& arena);
   // Sums the parts of the tp group; nothing with attention DP.
   Status reduce(MatrixView y);
-  Status meet();
 
   bool is_attention_dp() const { return options_.engine->parallel.enable_attention_dp; }
   bool is_first_stage() const { return rank_.pp_rank == 0; }
@@ -110,7 +109,6 @@ class Decoder : public Model {
   WeightStore store_;
   std::unique_ptr<kernels::Staging> staging_;                   // of a batch's tables
   std::unique_ptr<kernels::AttentionTables> attention_tables_;  // on a GPU
-  DecodeGraphs graphs_;
   // What layers exchange; null for a group of one rank.
   std::unique_ptr<dist::TensorGroup> tp_;
   std::unique_ptr<dist::TensorGroup> cp_;
@@ -122,8 +120,10 @@ class Decoder : public Model {
   Buffer scratch_;
   int64_t activation_bytes_ = 0;  // scratch, and what backend WideEP takes beside it
   std::vector<kernels::AttentionSequence> sequences_;  // of the current batch
-  // Last, so that it goes first: it waits for ranks that still read this one's activations.
+  // The last two go first: WideEp waits for ranks that still read this one's activations, and a
+  // communicator of NCCL's for the end of the graphs that hold its calls.
   std::unique_ptr<moe::WideEp> wide_ep_;  // null: backend CUTLASS
+  DecodeGraphs graphs_;
 };
 
 }  // namespace wideep::models

@@ -44,9 +44,6 @@ class GatherExchange : public SlotExchange {
     return Status::ok();
   }
 
-  // Nothing of a TensorGroup waits on a GPU that ranks share.
-  Status meet(Stream&) override { return Status::ok(); }
-
   bool is_capturable() const override { return group_ == nullptr || group_->is_capturable(); }
   Status check() const override { return Status::ok(); }
   const char* name() const override { return "all-gather and reduce-scatter"; }

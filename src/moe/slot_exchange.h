@@ -63,11 +63,7 @@ class SlotExchange {
   // y [tokens, hidden] in the type of the input.
   virtual Status forward(Stream& stream, Arena& arena, const SlotBatch& batch, MatrixView y) = 0;
 
-  // Before a graph with these calls is replayed. Where ranks share a GPU, for tests, waits for the
-  // stream and the other ranks: a kernel that waits for a rank must not keep it from what the whole
-  // GPU has to be idle for, as loading a kernel may. Elsewhere does nothing.
-  virtual Status meet(Stream& stream) = 0;
-
+  // May the calls be captured in a graph?
   virtual bool is_capturable() const = 0;
   // What the device reported by itself; does not wait for it.
   virtual Status check() const = 0;

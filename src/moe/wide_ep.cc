@@ -148,10 +148,6 @@ Status WideEp::check() const {
   return device_ != nullptr ? device_->exchange().check() : Status::ok();
 }
 
-Status WideEp::meet() {
-  return device_ != nullptr ? device_->meet() : Status::ok();
-}
-
 bool WideEp::is_capturable() const {
   return device_ != nullptr && device_->exchange().is_capturable();
 }

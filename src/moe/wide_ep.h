@@ -119,7 +119,6 @@ class WideEp {
   IterationReport report();
   // What it takes of a GPU beside weights and arena, before start().
   Result<int64_t> device_bytes() const;
-  Status meet();  // see SlotExchange
   // May a decode step be captured in a graph?
   bool is_capturable() const;
 

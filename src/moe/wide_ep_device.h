@@ -53,7 +53,6 @@ class WideEpDevice {
   Status choose_slots(Arena& arena, int layer_index, std::span<const int32_t> ids,
                       std::span<int32_t> slots, LayerProfile* profile);
   static int64_t choice_scratch_bytes(const Options& options);
-  Status meet() { return exchange_->meet(stream_); }
   SlotExchange& exchange() { return *exchange_; }
   const SlotExchange& exchange() const { return *exchange_; }
   // [num_slots] of the device; empty where nothing is counted.
