@@ -6,6 +6,7 @@
 #include "kernels/adapters/deep_gemm.h"
 #include "kernels/convert_rows.h"
 #include "kernels/cuda_ops.h"
+#include "kernels/few_rows_gemm.h"
 #include "kernels/linear.h"
 #include "kernels/op_context.h"
 #include "kernels/simt_gemm.h"
@@ -67,21 +68,36 @@ void in_types(Stream& stream, const Product& product, const Multiply& multiply) 
   }
 }
 
-// y of kF32 is written as kBF16 first, to `scratch`, where the tensor cores' kernel multiplies.
-void multiply_quantized(Stream& stream, const ScaledRows& x, const PackedWeight& weight,
-                        MatrixView y, std::byte* scratch) {
-  MatrixView result = y;
-  if (y.dtype == DType::kF32) result = {scratch, DType::kBF16, y.rows, y.columns, y.columns};
+// y of kF32 is written as kBF16 first, to `scratch`.
+DeepGemmProduct deep_gemm_product(const ScaledRows& x, const PackedWeight& weight, MatrixView y,
+                                  std::byte* scratch) {
   DeepGemmProduct product;
   product.dtype = weight.dtype;
   product.x = x;
   product.weight = weight.data;
   product.out = weight.out_features;
   product.in = weight.in_features;
-  product.y = result;
+  product.y = y;
+  if (y.dtype == DType::kF32) product.y = {scratch, DType::kBF16, y.rows, y.columns, y.columns};
+  return product;
+}
+
+// Where DeepGEMM multiplies more rows, few of them go where they get the same bits sooner.
+bool multiply_few_rows(Stream& stream, const DeepGemmProduct& more, const ScaledRows& x,
+                       MatrixView y) {
+  const FewRowsParams few = {x, more.weight, more.out, more.in, y};
+  if (!deep_gemm_can_multiply(more) || !can_multiply_few_rows(few)) return false;
+  few_rows_gemm(stream, few);
+  return true;
+}
+
+void multiply_quantized(Stream& stream, const ScaledRows& x, const PackedWeight& weight,
+                        MatrixView y, std::byte* scratch) {
+  const DeepGemmProduct product = deep_gemm_product(x, weight, y, scratch);
+  if (multiply_few_rows(stream, product, x, y)) return;
   if (deep_gemm_can_multiply(product)) {
     deep_gemm_multiply(stream, product);
-    if (y.dtype == DType::kF32) convert_rows(stream, result, y);
+    if (y.dtype == DType::kF32) convert_rows(stream, product.y, y);
     return;
   }
   SimtGemmParams params;
@@ -97,7 +113,7 @@ int64_t rounded_bytes(const MatrixView& y) {
   return y.dtype == DType::kF32 ? y.columns * dtype_size(DType::kBF16) : 0;
 }
 
-// Rows are quantised piece by piece, and multiplied as they are.
+// Rows are quantised piece by piece, and multiplied as they are; a few in one go.
 void quantize_and_multiply(Stream& stream, ConstMatrixView x, const PackedWeight& weight,
                            MatrixView y) {
   const Scratch scratch(stream);
@@ -107,9 +123,13 @@ void quantize_and_multiply(Stream& stream, ConstMatrixView x, const PackedWeight
   for (int64_t row = 0; row < x.rows; row += step) {
     const int64_t rows = std::min(step, x.rows - row);
     const QuantizedRows quantized = quantized_rows(scratch.at(0), rows, x.columns);
-    quantize_rows(stream, {x.row_range(row, rows), nullptr, quantized});
-    multiply_quantized(stream, quantized, weight, y.row_range(row, rows),
-                       scratch.at(quantized_bytes(rows, x.columns)));
+    std::byte* const rounded = scratch.at(quantized_bytes(rows, x.columns));
+    const ConstMatrixView from = x.row_range(row, rows);
+    const MatrixView to = y.row_range(row, rows);
+    const DeepGemmProduct product = deep_gemm_product(quantized, weight, to, rounded);
+    if (multiply_few_rows(stream, product, {from}, to)) continue;
+    quantize_rows(stream, {from, nullptr, quantized});
+    multiply_quantized(stream, quantized, weight, to, rounded);
   }
 }
 

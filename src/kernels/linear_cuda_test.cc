@@ -56,6 +56,9 @@ TEST_F(LinearCudaTest, QuantisesRowsForFp8Weights) {
   for (const Types types : {Types{kF32, kF8, kF32}, {kBF16, kF8, kBF16}, {kBF16, kF8, kF32}}) {
     for (const auto& [rows, out, in] : {std::tuple{0, 128, 128},
                                         {1, 128, 128},
+                                        {2, 9000, 256},
+                                        {3, 200, 2192},
+                                        {4, 72, 16384},
                                         {5, 576, 256},
                                         {16, 200, 400},
                                         {37, 2112, 512},
@@ -75,13 +78,12 @@ TEST_F(LinearCudaTest, QuantisesRowsForFp8Weights) {
 
 // Unlike cuBLASLt's, whatever tiles the number of rows calls for.
 TEST_F(LinearCudaTest, Fp8RowsDependOnNothingElse) {
-  constexpr int kIn = 1152;
-  for (const int out : {128, 4224}) {
-    const DeviceWeights weight = weights(kF8, 1, out, kIn);
-    const TestMatrix x = random_matrix(random_, 5000, kIn);
+  for (const auto& [out, in] : {std::pair{128, 1152}, {4224, 1152}, {2112, 7168}, {192, 400}}) {
+    const DeviceWeights weight = weights(kF8, 1, out, in);
+    const TestMatrix x = random_matrix(random_, 5000, in);
     const DeviceMatrix device_x(x, kBF16);
     std::vector<uint32_t> expected;
-    for (const int64_t rows : {1, 16, 17, 64, 65, 128, 129, 300, 1000, 5000}) {
+    for (const int64_t rows : {1, 2, 3, 4, 5, 16, 17, 64, 65, 128, 129, 300, 1000, 5000}) {
       const DeviceMatrix y(TestMatrix(rows, out), kBF16);
       linear(stream(), device_x.view().row_range(5000 - rows, rows), weight.one(0), y.view());
       finish();
