@@ -18,7 +18,10 @@ class NcclWindowMemory : public SymmetricMemory {
   explicit NcclWindowMemory(dist::Communicator& group) : group_(group) {}
   ~NcclWindowMemory() override {
     cudaDeviceSynchronize();
-    (void)group_.barrier().is_ok();
+    if (!group_.leave()) {
+      comm_.abort();
+      return;
+    }
     if (device_comm_made_) ncclDevCommDestroy(comm_.get(), &device_comm_);
     if (window_ != nullptr) ncclCommWindowDeregister(comm_.get(), window_);
     if (memory_ != nullptr) ncclMemFree(memory_);

@@ -2,7 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
+#include <thread>
+
 namespace wideep::dist {
+namespace {
+
+constexpr int kTags = 1 << 30;  // of callers
+constexpr int kLeaveTag = kTags;
+constexpr std::chrono::milliseconds kLeavePause{1};
+
+}  // namespace
 
 Status Communicator::barrier() {
   return collective({.op = Op::kBarrier});
@@ -52,7 +62,6 @@ Status Communicator::all_to_all_v(std::span<const std::byte> in,
 }
 
 Status Communicator::check_peer(const char* what, int peer, int tag) const {
-  constexpr int kTags = 1 << 30;
   if (peer >= 0 && peer < size() && tag >= 0 && tag < kTags) return {};
   return Status::aborted(
       fmt::format("{}: peer {} with tag {}: peers of this group are 0 to {}, tags 0 to {}", what,
@@ -67,6 +76,30 @@ Status Communicator::send(std::span<const std::byte> data, int peer, int tag) {
 Status Communicator::recv(std::span<std::byte> data, int peer, int tag) {
   RETURN_IF_ERROR(check_peer("recv", peer, tag));
   return do_recv(data, peer, tag);
+}
+
+bool Communicator::leave() {
+  if (is_left_behind_) return false;
+  const Result<bool> all_left = wait_for_leavers();
+  is_left_behind_ = !all_left.is_ok() || !*all_left;
+  return !is_left_behind_;
+}
+
+Result<bool> Communicator::wait_for_leavers() {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(kLeaveSeconds);
+  for (int r = 0; r < size(); ++r) {
+    if (r != rank()) RETURN_IF_ERROR(do_send({}, r, kLeaveTag));
+  }
+  for (int r = 0; r < size(); ++r) {
+    bool has_come = r == rank();
+    while (!has_come) {
+      ASSIGN_OR_RETURN(has_come, try_recv(r, kLeaveTag));
+      if (has_come) break;
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      std::this_thread::sleep_for(kLeavePause);
+    }
+  }
+  return true;
 }
 
 Result<std::unique_ptr<Communicator>> Communicator::split(int color, int key) {

@@ -68,6 +68,13 @@ class Communicator {
   Status send(std::span<const std::byte> data, int peer, int tag);
   Status recv(std::span<std::byte> data, int peer, int tag);
 
+  // For the destructors of what ranks share: waits until all ranks of the group have called it.
+  // False where one does not within kLeaveSeconds, or a rank has failed; the first may be this one,
+  // on its way out with an error that nobody has heard of yet. From then on it is false at once.
+  // What only all ranks together can end has to be dropped then.
+  bool leave();
+  static constexpr int kLeaveSeconds = 5;
+
   // A collective: the ranks with equal `color` >= 0 become a group, in the order of `key`, then of
   // their ranks here. Null for color -1. A group may live longer than the one it came from.
   Result<std::unique_ptr<Communicator>> split(int color, int key);
@@ -79,9 +86,14 @@ class Communicator {
   virtual Status collective(const Call& call) = 0;
   virtual Status do_send(std::span<const std::byte> data, int peer, int tag) = 0;
   virtual Status do_recv(std::span<std::byte> data, int peer, int tag) = 0;
+  // Takes a message of no bytes where it has come; does not wait.
+  virtual Result<bool> try_recv(int peer, int tag) = 0;
   virtual Result<std::unique_ptr<Communicator>> do_split(int color, int key) = 0;
 
   Status check_peer(const char* what, int peer, int tag) const;
+  Result<bool> wait_for_leavers();
+
+  bool is_left_behind_ = false;  // by leave()
 };
 
 }  // namespace wideep::dist

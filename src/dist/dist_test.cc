@@ -106,6 +106,17 @@ TEST(LocalWorldErrorTest, StandstillOfGroups) {
                                       HasSubstr("rank 2 in barrier of ranks 0 1 2")));
 }
 
+// Its error is the one that counts, not that the ranks wait for each other.
+TEST(LocalWorldErrorTest, ARankThatFailedLeavesAlone) {
+  const Status status = local_world(2).run([](Communicator& rank) -> Status {
+    if (rank.rank() == 1) return rank.barrier();
+    EXPECT_FALSE(rank.leave());
+    EXPECT_FALSE(rank.leave());
+    return Status::io("the disk is full");
+  });
+  EXPECT_EQ(status.message(), "rank 0: the disk is full");
+}
+
 TEST(LocalWorldErrorTest, StandstillOfMessages) {
   const Status status = local_world(2).run([](Communicator& rank) {
     std::byte data{};

@@ -169,6 +169,10 @@ Status LocalCommunicator::do_recv(std::span<std::byte> data, int peer, int tag) 
   return {};
 }
 
+Result<bool> LocalCommunicator::try_recv(int peer, int tag) {
+  return group_->state().try_take(group_->world_ranks()[rank_], group_->id(), peer, tag);
+}
+
 Result<std::unique_ptr<Communicator>> LocalCommunicator::do_split(int color, int key) {
   RETURN_IF_ERROR(group_->collective(rank_, {.op = Op::kSplit, .color = color, .key = key}));
   LocalGroup::Part part = group_->take_part(rank_);

@@ -100,6 +100,7 @@ class LocalCommunicator : public Communicator {
   Status collective(const Call& call) override { return group_->collective(rank_, call); }
   Status do_send(std::span<const std::byte> data, int peer, int tag) override;
   Status do_recv(std::span<std::byte> data, int peer, int tag) override;
+  Result<bool> try_recv(int peer, int tag) override;
   Result<std::unique_ptr<Communicator>> do_split(int color, int key) override;
 
   const std::shared_ptr<LocalGroup> group_;  // shared by the group's ranks, which end in any order

@@ -98,6 +98,17 @@ Status LocalState::post(int to, Message message) {
   return {};
 }
 
+Result<bool> LocalState::try_take(int to, int group, int source, int tag) {
+  const std::lock_guard lock(mutex_);
+  if (aborted_) return aborted_status();
+  std::vector<Message>& messages = mailboxes_[to].messages;
+  const auto found = std::ranges::find_if(
+      messages, [&](const Message& m) { return m.matches(group, source, tag); });
+  if (found == messages.end()) return false;
+  messages.erase(found);
+  return true;
+}
+
 Result<Message> LocalState::take(int to, int peer, int group, int source, int tag) {
   Mailbox& mailbox = mailboxes_[to];
   std::unique_lock lock(mutex_);

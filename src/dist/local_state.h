@@ -57,6 +57,8 @@ class LocalState {
   // Takes the first message that matches out of the mailbox of world rank `to`, and waits for it;
   // `peer` is the sender's world rank.
   Result<Message> take(int to, int peer, int group, int source, int tag);
+  // The same without waiting: drops the message, where there is one.
+  Result<bool> try_take(int to, int group, int source, int tag);
 
  private:
   friend class LocalGroup;

@@ -283,6 +283,18 @@ Status MpiCommunicator::do_recv(std::span<std::byte> data, int peer, int tag) {
   return check_message_size(world_ranks_[rank_], data.size(), world_ranks_[peer], received, tag);
 }
 
+Result<bool> MpiCommunicator::try_recv(int peer, int tag) {
+  RETURN_IF_ERROR(job_.check_notices());
+  MPI_Message message = MPI_MESSAGE_NULL;
+  int arrived = 0;
+  RETURN_IF_ERROR(mpi_status(
+      MPI_Improbe(peer, tag + 1, comm_, &arrived, &message, MPI_STATUS_IGNORE), "MPI_Improbe"));
+  if (arrived == 0) return false;
+  RETURN_IF_ERROR(
+      mpi_status(MPI_Mrecv(nullptr, 0, MPI_BYTE, &message, MPI_STATUS_IGNORE), "MPI_Mrecv"));
+  return true;
+}
+
 Result<std::unique_ptr<Communicator>> MpiCommunicator::do_split(int color, int key) {
   RETURN_IF_ERROR(collective({.op = Op::kSplit, .color = color, .key = key}));
   std::vector<int> world_ranks;

@@ -49,6 +49,7 @@ class MpiCommunicator : public Communicator {
   Status collective(const Call& call) override;
   Status do_send(std::span<const std::byte> data, int peer, int tag) override;
   Status do_recv(std::span<std::byte> data, int peer, int tag) override;
+  Result<bool> try_recv(int peer, int tag) override;
   Result<std::unique_ptr<Communicator>> do_split(int color, int key) override;
 
   // The calls of all ranks into records_, judged.

@@ -21,6 +21,8 @@ class NcclComm {
   // Collective, each rank with its device current. The first failure of any rank, on all ranks.
   static Result<NcclComm> create(Communicator& group);
   ncclComm_t get() const { return comm_.get(); }
+  // Ends it without the other ranks, whatever is under way.
+  void abort() { ncclCommAbort(comm_.release()); }
 
  private:
   struct Destroy {

@@ -478,6 +478,14 @@ Status groups_of_mappings(Communicator& world) {
   return {};
 }
 
+Status leaves(Communicator& world) {
+  for (int round = 0; round < 3; ++round) {
+    RETURN_IF_ERROR(expect(world.leave(), "all ranks leave"));
+    RETURN_IF_ERROR(barriers(world));
+  }
+  return {};
+}
+
 // The last rank fails after some traffic; the others are in `wait`, which must end with kAborted
 // and that rank's message.
 template <typename Wait>
@@ -572,6 +580,7 @@ constexpr RankCase kPassing[] = {
     {"splits", splits},
     {"nested_groups", nested_groups},
     {"no_data", no_data},
+    {"leaves", leaves},
     {"groups_of_mappings", groups_of_mappings},
     {"refusals_of_sizes", refusals_of_sizes},
     {"refusals_of_counts", refusals_of_counts},
