@@ -222,10 +222,14 @@ class RankBench {
       RETURN_IF_ERROR(measure(*bench, setup, tokens, false));
       if (!setup.choice) RETURN_IF_ERROR(measure(*bench, setup, tokens, true));
     }
+    if (!moves_) {
+      ASSIGN_OR_RETURN(moves_, bench->time_moves());
+    }
     return world_.barrier();
   }
 
   const std::vector<MoeBenchRow>& rows() const { return rows_; }
+  const std::optional<moe::MoveTimes>& moves() const { return moves_; }
 
  private:
   Status measure(models::MoeBench& bench, const Setup& setup, int tokens, bool is_balanced) {
@@ -289,7 +293,17 @@ class RankBench {
   dist::Communicator& world_;
   std::map<std::pair<int, bool>, Batches> batches_;  // by tokens of a rank, and whether balanced
   std::vector<MoeBenchRow> rows_;
+  std::optional<moe::MoveTimes> moves_;
 };
+
+std::string moves_text(const moe::MoveTimes& moves) {
+  return fmt::format(
+      "A move, while nothing else runs: {:.1f} MB to another GPU in {:.0f} us, {:.0f} GB/s; into "
+      "its "
+      "slot between two iterations in {:.1f} us\n",
+      static_cast<double>(moves.bytes) * 1e-6, moves.copy_us, moves.copy_gbytes_per_second(),
+      moves.commit_us);
+}
 
 std::string head_text(const Job& job, const EngineJob& engine_job) {
   const MoeArguments& arguments = *job.arguments;
@@ -316,8 +330,7 @@ std::string head_text(const Job& job, const EngineJob& engine_job) {
   return text;
 }
 
-Status write_report(const Job& job, const EngineJob& engine_job,
-                    std::span<const MoeBenchRow> rows) {
+Status write_report(const Job& job, const EngineJob& engine_job, const RankBench& bench) {
   const MoeArguments& arguments = *job.arguments;
   const MoeModelConfig& moe = job.model.moe;
   OrderedJson document = {{"benchmark", "moe"}};
@@ -335,7 +348,13 @@ Status write_report(const Job& job, const EngineJob& engine_job,
                       {"seed", arguments.seed}};
   document["calls"] = arguments.calls;
   document["layer_updates_per_iter"] = arguments.layer_updates_per_iter;
-  document["results"] = moe_bench_json(rows);
+  document["results"] = moe_bench_json(bench.rows());
+  if (const auto& moves = bench.moves()) {
+    document["move"] = {{"expert_bytes", moves->bytes},
+                        {"copy_us", moves->copy_us},
+                        {"copy_gbytes_per_second", moves->copy_gbytes_per_second()},
+                        {"commit_us", moves->commit_us}};
+  }
   return write_file(arguments.report_json, document.dump(1) + "\n");
 }
 
@@ -350,7 +369,8 @@ Status moe_rank(const MoeArguments& arguments, const EngineJob& engine_job, Thre
   for (const Setup& setup : setups) RETURN_IF_ERROR(bench.run(setup));
   if (world.rank() != 0) return Status::ok();
   fmt::print("{}{}", head_text(job, engine_job), moe_bench_text(bench.rows()));
-  return arguments.report_json.empty() ? Status::ok() : write_report(job, engine_job, bench.rows());
+  if (bench.moves()) fmt::print("{}", moves_text(*bench.moves()));
+  return arguments.report_json.empty() ? Status::ok() : write_report(job, engine_job, bench);
 }
 
 // What the layers need of the engine's configuration.

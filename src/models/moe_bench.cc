@@ -267,6 +267,14 @@ Status MoeBench::profile_calls(const MoeBenchInput& input, MoeBenchResult& resul
   return Status::ok();
 }
 
+Result<std::optional<moe::MoveTimes>> MoeBench::time_moves() {
+  const bool moves = wide_ep_ != nullptr && wide_ep_->options().layer_updates_per_iter > 0;
+  if (!moves || !stream_.is_cuda() || group_.size() == 1) return std::optional<moe::MoveTimes>();
+  const std::vector<moe::SlotBytes> slots = slot_bytes(store_, *layers_.front());
+  ASSIGN_OR_RETURN(const moe::MoveTimes times, moe::time_moves(stream_, group_, slots.front()));
+  return std::optional(times);
+}
+
 // Every batch once more, so that keeping loads takes no time of the others.
 Status MoeBench::observe_calls(const MoeBenchInput& input, MoeBenchResult& result) {
   const auto count = static_cast<int>(std::ssize(input.batches));

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "models/model.h"
 #include "models/weights.h"
 #include "moe/layer_profile.h"
+#include "moe/move_bench.h"
 #include "moe/wide_ep.h"
 
 namespace wideep::models {
@@ -57,6 +59,10 @@ class MoeBench {
 
   // Collective.
   Result<MoeBenchResult> measure(const MoeBenchInput& input);
+
+  // Collective. What a move of an expert takes; none where nothing moves between GPUs. Afterwards
+  // a layer's experts are others.
+  Result<std::optional<moe::MoveTimes>> time_moves();
 
   int64_t weight_bytes() const { return store_.bytes(); }
 
