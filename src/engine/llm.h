@@ -9,8 +9,9 @@
 // caller splits requests over their leaders. The engine owns memory, schedulers and the model;
 // callers own the queue and learn nothing of ranks but which of them leads.
 //
-// Tokens of a request are the same in any batch, with any chunking and after any preemption, and
-// in any layout up to the rounding of sums over ranks.
+// On CPUs tokens of a request are the same in any batch, with any chunking and after any
+// preemption, and in any layout up to the rounding of sums over ranks. On GPUs sums may be cut
+// otherwise in another batch: where two tokens are about as likely, another may follow.
 #pragma once
 
 #include <functional>
