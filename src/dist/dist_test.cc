@@ -1,7 +1,10 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <cstdio>
 #include <optional>
 #include <string>
 #include <thread>
@@ -73,6 +76,24 @@ TEST(LocalWorldErrorTest, OneRankNeedsNoRankInItsMessage) {
   const Status status =
       local_world(1).run([](Communicator&) { return Status::not_found("no such model"); });
   EXPECT_EQ(status.message(), "no such model");
+}
+
+TEST(LocalWorldErrorTest, EndsTheProcessWhereARankHearsOfNothing) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto run = [] {
+    World world =
+        World::local(
+            2,
+            {.abort_after_seconds = 1,
+             .on_kill = [](const Status& cause) { fmt::print(stderr, "{}\n", cause.message()); }})
+            .value();
+    (void)world.run([](Communicator& rank) -> Status {
+      if (rank.rank() == 1) return Status::io("the GPU is gone");
+      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    });
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(Status::io("").exit_code()),
+              "rank 1: the GPU is gone");
 }
 
 TEST(LocalWorldErrorTest, CatchesWhatIsNoException) {

@@ -1,6 +1,11 @@
 #include <fmt/format.h>
 #include <pthread.h>
 
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <functional>
+#include <mutex>
 #include <numeric>
 #include <system_error>
 #include <thread>
@@ -15,9 +20,57 @@ namespace wideep::dist {
 
 namespace {
 
+// Ends the process where a run goes on for too long after it was aborted.
+class Watchdog {
+ public:
+  Watchdog(LocalState& state, const LocalOptions& options) : state_(state), options_(options) {
+    if (options_.abort_after_seconds) thread_ = std::thread([this] { watch(); });
+  }
+  ~Watchdog() {
+    {
+      const std::lock_guard lock(mutex_);
+      is_over_ = true;
+    }
+    changed_.notify_all();
+    if (thread_.joinable()) thread_.join();
+  }
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+ private:
+  static constexpr std::chrono::milliseconds kPoll{100};
+
+  void watch() {
+    if (!sleep_until([this] { return !state_.cause().is_ok(); })) return;
+    const auto deadline =
+        std::chrono::steady_clock::now() + std::chrono::seconds(*options_.abort_after_seconds);
+    if (!sleep_until([&] { return std::chrono::steady_clock::now() > deadline; })) return;
+    const Status cause = state_.cause();
+    if (options_.on_kill) options_.on_kill(cause);
+    std::_Exit(cause.exit_code());
+  }
+
+  // False where the run is over before.
+  bool sleep_until(const std::function<bool()>& condition) {
+    std::unique_lock lock(mutex_);
+    while (!is_over_) {
+      if (condition()) return true;
+      changed_.wait_for(lock, kPoll);
+    }
+    return false;
+  }
+
+  LocalState& state_;
+  const LocalOptions& options_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool is_over_ = false;
+  std::thread thread_;
+};
+
 class LocalTransport : public Transport {
  public:
-  explicit LocalTransport(int size) : size_(size) {}
+  LocalTransport(int size, const LocalOptions& options) : size_(size), options_(options) {}
 
   int size() const override { return size_; }
   bool holds_rank_zero() const override { return true; }
@@ -25,6 +78,7 @@ class LocalTransport : public Transport {
   Status run(const RankBody& body) override {
     // Shared with the groups, which a body may have handed to somebody who keeps them.
     const auto state = std::make_shared<LocalState>(size_);
+    const Watchdog watchdog(*state, options_);
     std::vector<int> ranks(size_);
     std::iota(ranks.begin(), ranks.end(), 0);
     const auto everyone = std::make_shared<LocalGroup>(state, std::move(ranks));
@@ -63,12 +117,13 @@ class LocalTransport : public Transport {
   }
 
   const int size_;
+  const LocalOptions options_;
 };
 
 }  // namespace
 
-std::unique_ptr<Transport> make_local_transport(int size) {
-  return std::make_unique<LocalTransport>(size);
+std::unique_ptr<Transport> make_local_transport(int size, const LocalOptions& options) {
+  return std::make_unique<LocalTransport>(size, options);
 }
 
 }  // namespace wideep::dist

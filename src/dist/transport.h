@@ -20,7 +20,7 @@ class Transport {
   virtual Status run(const RankBody& body) = 0;
 };
 
-std::unique_ptr<Transport> make_local_transport(int size);
+std::unique_ptr<Transport> make_local_transport(int size, const LocalOptions& options);
 
 // kUnavailable in a build without MPI.
 Result<std::unique_ptr<Transport>> make_mpi_transport(const MpiOptions& options);

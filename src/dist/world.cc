@@ -15,11 +15,11 @@ World::World(World&&) noexcept = default;
 World& World::operator=(World&&) noexcept = default;
 World::~World() = default;
 
-Result<World> World::local(int size) {
+Result<World> World::local(int size, const LocalOptions& options) {
   if (size < 1) {
     return Status::invalid_input(fmt::format("local world: {} ranks: must be 1 or more", size));
   }
-  return World(make_local_transport(size));
+  return World(make_local_transport(size, options));
 }
 
 Result<World> World::mpi(const MpiOptions& options) {

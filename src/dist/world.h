@@ -25,6 +25,15 @@ struct MpiOptions {
   std::function<void(const Status&)> on_kill = {};
 };
 
+struct LocalOptions {
+  // After a rank has failed, how long the others may take to end before this process is ended, with
+  // the exit code of the failure: threads that compute, or wait for a GPU whose peer is gone, hear
+  // of nothing and cannot be stopped. None: as long as they take.
+  std::optional<int> abort_after_seconds = std::nullopt;
+  // Called just before; the place to print the message, since run() does not return then.
+  std::function<void(const Status&)> on_kill = {};
+};
+
 class Transport;
 
 // What runs on each rank.
@@ -33,7 +42,7 @@ using RankBody = std::function<Status(Communicator&)>;
 class World {
  public:
   // `size` >= 1 ranks as threads of this process. kInvalidInput for other sizes.
-  static Result<World> local(int size);
+  static Result<World> local(int size, const LocalOptions& options = {});
 
   // One rank a process, from mpirun. Once in a process, and from the main thread, which must also
   // be the one to call run() and to destroy the world. kUnavailable where this build has no MPI.
