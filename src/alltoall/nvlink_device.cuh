@@ -92,7 +92,7 @@ __device__ inline bool must_end(const GroupView& g, const Wait& wait, uint64_t s
                 wait.expected, seen});
     return true;
   }
-  // What blocks of this rank wait for here may wait for a peer itself: its wait ends first, and
+  // The block of this rank that is waited for may be waiting for a peer: its wait ends first, and
   // names the peer.
   const uint64_t timeout = wait.peer == g.rank ? 2 * g.timeout_ns : g.timeout_ns;
   if (ptx::nanoseconds() - start > timeout) {
