@@ -29,6 +29,7 @@
 #include "base/device.h"
 #include "base/file.h"
 #include "cli/gather.h"
+#include "cli/worlds.h"
 #include "dist/world.h"
 #include "engine/dataset_maker.h"
 #include "engine/llm.h"
@@ -338,12 +339,7 @@ Status start_delays(uint64_t seed) {
 }
 
 Result<dist::World> make_world(const Flags& flags) {
-  if (flags.world == "local") return dist::World::local(flags.ranks);
-  dist::MpiOptions options;
-  options.on_kill = [](const Status& status) {
-    fmt::print(stderr, "error: {}\n", status.message());
-  };
-  return dist::World::mpi(options);
+  return flags.world == "local" ? cli::local_world(flags.ranks) : cli::mpi_world();
 }
 
 Status run_world(const Flags& flags, dist::World& world) {

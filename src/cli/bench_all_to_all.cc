@@ -16,6 +16,7 @@
 #include "alltoall/nccl_bench.h"
 #include "alltoall/nvlink_bench.h"
 #include "base/thread_pool.h"
+#include "cli/worlds.h"
 #include "dist/world.h"
 #include "eplb/load.h"
 #include "kernels/device_stream.h"
@@ -276,9 +277,9 @@ Result<dist::World> make_world(AllToAllArguments& arguments, int num_devices,
                                const std::optional<dist::Launch>& launch) {
   if (!launch) {
     if (arguments.ranks == 0) arguments.ranks = num_devices;
-    return dist::World::local(arguments.ranks);
+    return local_world(arguments.ranks);
   }
-  ASSIGN_OR_RETURN(dist::World world, dist::World::mpi({}));
+  ASSIGN_OR_RETURN(dist::World world, mpi_world());
   if (arguments.ranks != 0 && arguments.ranks != world.size()) {
     return Status::invalid_input(
         fmt::format("--ranks {}: mpirun started {}", arguments.ranks, world.size()));

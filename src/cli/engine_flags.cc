@@ -15,6 +15,7 @@
 #include "cli/balancer_history.h"
 #include "cli/commands.h"
 #include "cli/job_metrics.h"
+#include "cli/worlds.h"
 #include "config/check.h"
 #include "config/mapping.h"
 #include "dist/world.h"
@@ -50,25 +51,16 @@ struct Place {
   int processes_on_host = 1;
 };
 
-void print_failure(const Status& status) {
-  fmt::print(stderr, "error: {}\n", status.message());
-}
-
 Result<std::optional<Place>> find_mpi(const EngineFlags& flags) {
   ASSIGN_OR_RETURN(const std::optional<dist::Launch> launch, dist::launch_from_environment());
   if (flags.world == "local" || (flags.world == "auto" && !launch)) return std::optional<Place>();
-  dist::MpiOptions options;
-  options.on_kill = print_failure;
-  ASSIGN_OR_RETURN(dist::World world, dist::World::mpi(options));
+  ASSIGN_OR_RETURN(dist::World world, mpi_world());
   return std::optional<Place>(Place{std::move(world), launch ? launch->local_size : 1});
 }
 
 Result<dist::World> make_local(const EngineFlags& flags, const EngineJob& job) {
   ASSIGN_OR_RETURN(const Mapping mapping, Mapping::create(job.engine.parallel));
-  // Longer than ranks on GPUs wait for a peer of theirs.
-  constexpr int kAbortAfterSeconds = 60;
-  return dist::World::local(mapping.world() * flags.dp.value_or(1),
-                            {.abort_after_seconds = kAbortAfterSeconds, .on_kill = print_failure});
+  return local_world(mapping.world() * flags.dp.value_or(1));
 }
 
 Status check_world(const EngineFlags& flags, const EngineJob& job, int world_size) {
