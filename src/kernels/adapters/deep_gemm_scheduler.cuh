@@ -12,6 +12,9 @@
 
 namespace wideep::kernels {
 
+// Shared memory of the scheduler, in whole alignments of what comes behind it.
+inline constexpr int kSchedulerBytes = 1024;
+
 // Stand for the number of groups in the kernels' template arguments.
 inline constexpr uint32_t kGroups = 0xfffffffe;  // weights are their rows alone
 inline constexpr uint32_t kGroupsWithScales =
@@ -25,6 +28,9 @@ constexpr uint32_t masked_shape_m(uint32_t groups, uint32_t max_rows) {
 // take 16 columns of tiles at a time, so that what is resident at once shares rows and weights in
 // the second cache. Two neighbours share their rows where kMulticast is 2: the number of columns of
 // tiles must then be even.
+//
+// Masked groups are mostly empty where a few tokens meet many experts, and to look at each in turn
+// takes some 25 ns: which are in use is found by all threads of a block at once.
 template <bool kMasked, uint32_t kBlockM, uint32_t kBlockN, uint32_t kNumGroups, uint32_t kNumSMs>
 struct GroupScheduler {
   using IndexType = deep_gemm::sched::IndexType;
@@ -40,7 +46,8 @@ struct GroupScheduler {
         max_rows_(kMasked ? shape_m & kMaxMaskedRows : 0),
         num_n_blocks_((shape_n + kBlockN - 1) / kBlockN),
         weight_rows_(shape_n + scale_rows(shape_n, shape_k)) {
-    enter_group();
+    if constexpr (kMasked) find_groups_in_use();
+    enter_group(0);
   }
 
   __device__ bool get_next_block(uint32_t& m_block_idx, uint32_t& n_block_idx) {
@@ -50,8 +57,7 @@ struct GroupScheduler {
       const uint32_t blocks = num_m_blocks_ * num_n_blocks_;
       if (next < first_block_ + blocks) break;
       first_block_ += blocks;
-      ++current_group_idx;
-      enter_group();
+      enter_group(current_group_idx + 1);
     }
     constexpr uint32_t kColumns = 16;
     const uint32_t block = next - first_block_;
@@ -98,7 +104,31 @@ struct GroupScheduler {
     return (bytes + shape_k - 1) / shape_k;
   }
 
-  __device__ void enter_group() {
+  // By all threads of the block.
+  __device__ void find_groups_in_use() {
+    __shared__ uint32_t in_use[(kMaxGemmGroups + 1) / 32];
+    for (uint32_t group = threadIdx.x; group < (num_groups_ + 31) / 32 * 32; group += blockDim.x) {
+      const bool has_rows = group < num_groups_ && layout_[group] > 0;
+      const uint32_t groups = __ballot_sync(0xffffffffU, has_rows);
+      if (group % 32 == 0) in_use[group / 32] = groups;
+    }
+    __syncthreads();
+    in_use_ = in_use;
+  }
+
+  // The first group in use from this one on; the number of groups: there is none.
+  __device__ uint32_t group_in_use(uint32_t group) const {
+    uint32_t from = 0xffffffffU << group % 32;
+    for (uint32_t word = group / 32; word * 32 < num_groups_; ++word, from = 0xffffffffU) {
+      const uint32_t groups = in_use_[word] & from;
+      if (groups != 0) return word * 32 + __ffs(static_cast<int>(groups)) - 1;
+    }
+    return num_groups_;
+  }
+
+  // Of this group or, masked, of the first in use behind it.
+  __device__ void enter_group(uint32_t group) {
+    current_group_idx = kMasked ? group_in_use(group) : group;
     if (current_group_idx >= num_groups_) return;
     if constexpr (kMasked) {
       end_row_ = min(static_cast<uint32_t>(layout_[current_group_idx]), max_rows_);
@@ -112,6 +142,7 @@ struct GroupScheduler {
   }
 
   const int* layout_;
+  const uint32_t* in_use_ = nullptr;  // masked: a bit for each group, in shared memory
   uint32_t num_groups_;
   uint32_t max_rows_;
   uint32_t num_n_blocks_;

@@ -29,7 +29,7 @@ CUresult multiply_fp8(Stream& stream, const DeepGemmProduct& p) {
   const int shared_memory =
       shared_memory_of<T>() + weight_scales +
       T::kStages * round_up_to(T::kBlockM * static_cast<int>(sizeof(float)), 128);
-  CHECK(shared_memory <= kSharedMemory);
+  CHECK(shared_memory + kSchedulerBytes <= kSharedMemory);
   const float* scales = device_weight(p.weight, p.out, p.in, p.dtype).scales;
   launch<T>(stream, kKernel, shared_memory, const_cast<float*>(scales),
             const_cast<int*>(p.groups_layout), shape_m_of(p), static_cast<uint32_t>(p.out),
@@ -47,7 +47,7 @@ CUresult multiply_bf16(Stream& stream, const DeepGemmProduct& p) {
                                       T::kBlockM, T::kBlockN, 64, 128, 128, T::kSwizzleY,
                                       T::kStages, 128, T::kMathThreads, T::kMulticast, true,
                                       kGemmBlocks, kType, false, cutlass::bfloat16_t>;
-  static_assert(shared_memory_of<T>() <= kSharedMemory);
+  static_assert(shared_memory_of<T>() + kSchedulerBytes <= kSharedMemory);
   launch<T>(stream, kKernel, shared_memory_of<T>(), const_cast<int*>(p.groups_layout),
             shape_m_of(p), static_cast<uint32_t>(p.out), static_cast<uint32_t>(p.in), maps.x,
             maps.weight, maps.y);
