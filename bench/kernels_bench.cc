@@ -319,7 +319,7 @@ void rope_bench(benchmark::State& state) {
   std::fill(table.values.begin(), table.values.end(), 0.707F);  // values stay as large as they are
   measure(state, 6.0 * kPairs * static_cast<double>(x.rows * heads),
           16.0 * kPairs * static_cast<double>(x.rows * heads), [&] {
-            rope(thread.stream, {x.view(), heads, 192, table.view(), true});
+            rope(thread.stream, {in_place(x.view(), 192, heads), {}, table.view(), true});
           });
 }
 BENCHMARK(rope_bench)->Args({32, 4})->Args({32, 128})->Unit(benchmark::kMicrosecond);

@@ -245,7 +245,8 @@ void rope_of(benchmark::State& state) {
   const Matrices x(tokens, 128 * 192);
   const Matrices table(tokens, 64, DType::kF32);
   device().time(state, [&](int i) {
-    rope(device().stream(), {x[i].column_range(128, 128 * 192 - 128), 128, 192, table[i], true});
+    const RopeHeads heads = in_place(x[i].column_range(128, 128 * 192 - 128), 192, 128);
+    rope(device().stream(), {heads, {}, table[i], true});
   });
   set_bytes(state, 2 * tokens * 128 * 64 * 2 + table.bytes());
 }

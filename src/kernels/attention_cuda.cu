@@ -20,6 +20,7 @@
 #include "kernels/cuda_device.cuh"
 #include "kernels/cuda_elements.cuh"
 #include "kernels/cuda_ops.h"
+#include "kernels/launch.cuh"
 #include "kernels/shared_memory.cuh"
 
 namespace wideep::kernels::cuda {
@@ -274,6 +275,7 @@ struct Shared {
 // Threads are laid out as row groups x columns; each has kColumns columns of its group's rows.
 template <int kTileRows, int kRowGroups, int kColumns>
 __global__ void __launch_bounds__(kThreads) attention_kernel(const __grid_constant__ Task task) {
+  follow_previous_kernel();
   constexpr int kRowsOfWarp = kTileRows / kWarps;
   constexpr int kRowsOfThread = kTileRows / kRowGroups;
   constexpr int kColumnThreads = kThreads / kRowGroups;
@@ -390,6 +392,7 @@ __global__ void __launch_bounds__(kThreads) attention_kernel(const __grid_consta
 
 // A block for each pair of row and head: adds its parts.
 __global__ void add_parts_kernel(const __grid_constant__ Task task, int tile_rows) {
+  follow_previous_kernel();
   const int index = static_cast<int>(blockIdx.x) / tile_rows;
   const int pair = static_cast<int>(blockIdx.x) % tile_rows;
   const int kv_head = static_cast<int>(blockIdx.y);
@@ -429,10 +432,10 @@ __global__ void add_parts_kernel(const __grid_constant__ Task task, int tile_row
 template <int kTileRows, int kRowGroups, int kColumns>
 void launch(Stream& stream, const Task& task) {
   const auto kernel = attention_kernel<kTileRows, kRowGroups, kColumns>;
-  const auto bytes = static_cast<int>(Shared<kTileRows>::bytes(task.k_dim, task.row_dim));
+  const auto bytes = static_cast<size_t>(Shared<kTileRows>::bytes(task.k_dim, task.row_dim));
   allow_shared_memory(kernel);
   const dim3 grid(task.batch.num_tiles, task.kv_heads, task.parts);
-  kernel<<<grid, kThreads, bytes, stream_of(stream)>>>(task);
+  launch_kernel(stream, {grid, kThreads, bytes}, kernel, task);
   check_launch(stream, "attention");
 }
 
@@ -550,7 +553,7 @@ void attention(Stream& stream, const AttentionParams& params) {
   }
   if (task.parts == 1) return;
   const dim3 grid(task.batch.num_tiles * task.batch.tile_pairs, task.kv_heads);
-  add_parts_kernel<<<grid, kThreads, 0, stream_of(stream)>>>(task, task.batch.tile_pairs);
+  launch_kernel(stream, {grid, kThreads}, add_parts_kernel, task, task.batch.tile_pairs);
   check_launch(stream, "attention: adding its parts");
 }
 

@@ -4,6 +4,7 @@
 #include "kernels/cuda_device.cuh"
 #include "kernels/cuda_elements.cuh"
 #include "kernels/cuda_ops.h"
+#include "kernels/launch.cuh"
 
 namespace wideep::kernels::cuda {
 namespace {
@@ -14,6 +15,7 @@ constexpr int kAppendThreads = 256;
 template <typename From, typename To>
 __global__ void kv_append_kernel(const From* rows, int64_t stride, const int64_t* slots,
                                  int64_t elements, To* cache) {
+  follow_previous_kernel();
   const int64_t slot = slots[blockIdx.x];
   if (slot < 0) return;
   const From* from = rows + blockIdx.x * stride;
@@ -32,9 +34,9 @@ void kv_append(Stream& stream, ConstMatrixView rows, std::span<const int64_t> sl
   if (rows.rows == 0) return;
   with_float_type(rows.dtype, [&]<typename From>(From) {
     with_float_type(cache.dtype, [&]<typename To>(To) {
-      kv_append_kernel<<<static_cast<unsigned>(rows.rows), kAppendThreads, 0, stream_of(stream)>>>(
-          reinterpret_cast<const From*>(rows.data), rows.stride, slots.data(), elements,
-          reinterpret_cast<To*>(cache.data));
+      launch_kernel(stream, {static_cast<unsigned>(rows.rows), kAppendThreads},
+                    kv_append_kernel<From, To>, reinterpret_cast<const From*>(rows.data),
+                    rows.stride, slots.data(), elements, reinterpret_cast<To*>(cache.data));
     });
   });
   check_launch(stream, "kv_append");
@@ -56,6 +58,7 @@ struct MergeTask {
 // A block for each pair of row and head.
 template <typename Out>
 __global__ void merge_kernel(const __grid_constant__ MergeTask task, Out* out, int64_t stride) {
+  follow_previous_kernel();
   const int64_t row = blockIdx.x;
   const int64_t head = blockIdx.y;
   const int64_t of_lse = row * task.num_heads + head;
@@ -95,8 +98,8 @@ void merge_attention(Stream& stream, const MergeAttentionParams& params) {
   const dim3 grid(static_cast<unsigned>(out.rows), params.num_heads);
   const unsigned threads = task.v_dim <= 64 ? 64 : 128;
   with_float_type(out.dtype, [&]<typename Out>(Out) {
-    merge_kernel<<<grid, threads, 0, stream_of(stream)>>>(task, reinterpret_cast<Out*>(out.data),
-                                                          out.stride);
+    launch_kernel(stream, {grid, threads}, merge_kernel<Out>, task,
+                  reinterpret_cast<Out*>(out.data), out.stride);
   });
   check_launch(stream, "merge_attention");
 }

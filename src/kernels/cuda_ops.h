@@ -49,6 +49,7 @@ void linear(Stream& stream, ConstMatrixView x, const PackedWeight& weight, Matri
 void head_linear(Stream& stream, const HeadLinearParams& params);
 
 void rms_norm(Stream& stream, const RmsNormParams& params);
+void rms_norm_pair(Stream& stream, const RmsNormParams& first, const RmsNormParams& second);
 void add_rms_norm(Stream& stream, const AddRmsNormParams& params);
 void position_factors(Stream& stream, const PositionFactorsParams& params);
 

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/tensor.h"
 #include "kernels/cuda_device.cuh"
+#include "kernels/launch.cuh"
 
 namespace wideep::kernels {
 
@@ -111,7 +112,8 @@ inline constexpr int kMapThreads = 256;
 
 template <int kVector, typename Op>
 __global__ void __launch_bounds__(kMapThreads)
-    map_kernel(uint32_t count, uint32_t vectors_per_row, Op op) {
+    map_kernel(uint32_t count, uint32_t vectors_per_row, const __grid_constant__ Op op) {
+  follow_previous_kernel();
   const uint32_t i = blockIdx.x * kMapThreads + threadIdx.x;
   if (i >= count) return;
   op.template run<kVector>(i / vectors_per_row, i % vectors_per_row * kVector);
@@ -130,9 +132,9 @@ void map_rows(Stream& stream, const char* name, int64_t rows, int64_t columns, b
   const auto per_row = static_cast<uint32_t>(columns / width);
   const auto total = static_cast<uint32_t>(count);
   if (width == kVector) {
-    map_kernel<kVector><<<blocks, kMapThreads, 0, stream_of(stream)>>>(total, per_row, op);
+    launch_kernel(stream, {blocks, kMapThreads}, map_kernel<kVector, Op>, total, per_row, op);
   } else {
-    map_kernel<1><<<blocks, kMapThreads, 0, stream_of(stream)>>>(total, per_row, op);
+    launch_kernel(stream, {blocks, kMapThreads}, map_kernel<1, Op>, total, per_row, op);
   }
   check_launch(stream, name);
 }

@@ -12,6 +12,7 @@
 #include "kernels/cuda_ops.h"
 #include "kernels/eight.cuh"
 #include "kernels/few_rows_gemm.h"
+#include "kernels/launch.cuh"
 #include "kernels/linear.h"
 #include "kernels/op_context.h"
 #include "kernels/shared_memory.cuh"
@@ -104,6 +105,10 @@ __device__ void fetch_box(const CUtensorMap& map, int input, int output, std::by
       "[%0], [%1, {%3, %4}], [%2];" ::"r"(shared_address(to)),
       "l"(&map), "r"(shared_address(full)), "r"(input), "r"(output)
       : "memory");
+}
+
+__device__ void prefetch(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
 
 // Descriptors of operands in shared memory. A box: rows of 128 bytes, swizzled by 128 bytes, eight
@@ -329,10 +334,15 @@ __global__ void __launch_bounds__(kThreads, 1)
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   __syncthreads();
+  allow_next_kernel();
   if (threadIdx.x >= kMathThreads) {
+    // Weights need not wait for the kernel before.
     if (threadIdx.x == kMathThreads) fetch_weights(a, weight, memory, barriers);
     return;
   }
+  const float* scales = a.weight_scales + blockIdx.x * kOutputs / kScaleColumns * a.boxes;
+  if (static_cast<int>(threadIdx.x) < a.boxes) prefetch(scales + threadIdx.x);
+  wait_for_previous_kernel();
   auto* x_scales = reinterpret_cast<float*>(memory + at.x_scales);
   if constexpr (kInput == Input::kFp8) {
     copy_rows<kRows>(a, memory + at.x, x_scales);
@@ -365,7 +375,8 @@ void launch(const Stream& stream, Arguments a, const CUtensorMap& weight, int nu
   a.stages = stages_in(kSharedMemory, kRows, a.boxes);
   const int blocks = std::min(a.tiles, num_sms);
   const int bytes = layout_of(kRows, a.boxes, a.stages).bytes;
-  kernel<<<blocks, kThreads, bytes, stream_of(stream)>>>(a, weight);
+  launch_kernel(stream, {static_cast<unsigned>(blocks), kThreads, static_cast<size_t>(bytes)},
+                kernel, a, weight);
 }
 
 template <Input kInput>

@@ -1,5 +1,6 @@
 #include "kernels/cuda_ops.h"
 #include "kernels/cuda_rows.cuh"
+#include "kernels/launch.cuh"
 
 namespace wideep::kernels::cuda {
 namespace {
@@ -72,6 +73,7 @@ __device__ void load_weight(const Head& head, int column, float (&weight)[kVecto
 template <typename X>
 __global__ void __launch_bounds__(kWarp* kWarpsPerBlock)
     norm_short_heads_kernel(Rows<X> x, uint32_t count, Head head) {
+  follow_previous_kernel();
   const uint32_t first = warp_of_grid() * kHeadsAtOnce;
   const int column = static_cast<int>(threadIdx.x) % kWarp * kNormVector;
   const bool has_vector = column < head.width;
@@ -101,6 +103,7 @@ __global__ void __launch_bounds__(kWarp* kWarpsPerBlock)
 template <int kVector, typename X>
 __global__ void __launch_bounds__(kWarp* kWarpsPerBlock)
     norm_heads_kernel(Rows<X> x, uint32_t count, Head head) {
+  follow_previous_kernel();
   const uint32_t i = warp_of_grid();
   if (i >= count) return;
   const int first = static_cast<int>(threadIdx.x) % kWarp * kVector;
@@ -157,8 +160,8 @@ void norm_heads(Stream& stream, const NormHeadsParams& params) {
   with_float_type(x.dtype, [&]<typename X>(X) {
     auto kernel = has_vectors ? norm_heads_kernel<kNormVector, X> : norm_heads_kernel<1, X>;
     if (is_short) kernel = norm_short_heads_kernel<X>;
-    kernel<<<blocks, kWarp * kWarpsPerBlock, 0, stream_of(stream)>>>(
-        rows_of<X>(x), static_cast<uint32_t>(count), head);
+    launch_kernel(stream, {blocks, kWarp * kWarpsPerBlock}, kernel, rows_of<X>(x),
+                  static_cast<uint32_t>(count), head);
   });
   check_launch(stream, "norm_heads");
 }

@@ -14,7 +14,9 @@
 // CUDA: x and y are kF32 or kBF16, weights also kF8E4M3. A weight on a device is row-major with its
 // scales behind it (device_weight_bytes). Sums are in fp32; kF32 weights multiply in true fp32,
 // bf16 ones x rounded to bf16, and FP8 ones x quantised to 1 x 128 blocks (quantize.h). How a sum
-// is ordered may depend on the number of rows: cuBLASLt chooses.
+// is ordered may depend on the number of rows: cuBLASLt chooses. A product may begin to read its
+// weight while the kernel before it on the stream still runs, so that one must not write it; copies
+// and other streams' work that was waited for may.
 #pragma once
 
 #include <cstddef>

@@ -16,6 +16,9 @@ struct RmsNormParams {
 };
 void rms_norm(Stream& stream, const RmsNormParams& params);
 
+// Two norms of as many rows and the same types, in one launch on a GPU.
+void rms_norm_pair(Stream& stream, const RmsNormParams& first, const RmsNormParams& second);
+
 // residual += x, then y = norm of the residual.
 struct AddRmsNormParams {
   ConstMatrixView x;    // [rows, columns]

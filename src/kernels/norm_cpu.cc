@@ -57,6 +57,14 @@ void rms_norm(Stream& stream, const RmsNormParams& params) {
   });
 }
 
+void rms_norm_pair(Stream& stream, const RmsNormParams& first, const RmsNormParams& second) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda()) return cuda::rms_norm_pair(stream, first, second);
+  }
+  rms_norm(stream, first);
+  rms_norm(stream, second);
+}
+
 void add_rms_norm(Stream& stream, const AddRmsNormParams& params) {
   if constexpr (kHasCuda) {
     if (stream.is_cuda()) return cuda::add_rms_norm(stream, params);

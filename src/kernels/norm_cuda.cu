@@ -1,7 +1,10 @@
 // A block takes a row. Rows of whole 16-byte vectors are read once and stay in registers between
 // the sum and the result; others, and very long ones, are read twice.
+#include <algorithm>
+
 #include "kernels/cuda_ops.h"
 #include "kernels/cuda_rows.cuh"
+#include "kernels/launch.cuh"
 
 namespace wideep::kernels::cuda {
 namespace {
@@ -62,11 +65,20 @@ struct Norm {
   }
 
   template <int kCount>
-  __device__ void write(int64_t row, int64_t column, float scale, float (&v)[kCount]) const {
-    float factors[kCount];
-    if (weight != nullptr) load(weight + column, factors);
+  __device__ void load_factors(int64_t column, float (&factors)[kCount]) const {
+    if (weight != nullptr) {
+      load(weight + column, factors);
+    } else {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) v[i] *= weight != nullptr ? scale * factors[i] : scale;
+      for (int i = 0; i < kCount; ++i) factors[i] = 1;
+    }
+  }
+
+  template <int kCount>
+  __device__ void write(int64_t row, int64_t column, float scale, const float (&factors)[kCount],
+                        float (&v)[kCount]) const {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) v[i] *= scale * factors[i];
     store(v, y.at(row, column));
   }
 
@@ -75,9 +87,28 @@ struct Norm {
   }
 };
 
+// Norms of as many rows, which share a launch: a block has row blockIdx.x of norm blockIdx.y.
+template <typename Norm, int kCount>
+struct Norms {
+  Norm of[kCount];
+};
+
 // Of a thread: vectors threadIdx.x + i * blockDim.x.
-template <int kVectors, typename Norm>
-__global__ void __launch_bounds__(kMaxThreads) norm_once_kernel(Norm norm) {
+template <int kVectors, int kCount, typename Norm>
+__global__ void __launch_bounds__(kMaxThreads)
+    norm_once_kernel(const __grid_constant__ Norms<Norm, kCount> norms) {
+  const Norm& norm = norms.of[kCount == 1 ? 0 : blockIdx.y];
+  // Weights need not wait for the kernel before, where registers have room for them.
+  constexpr bool kEarly = kVectors <= 2;
+  float factors[kEarly ? kVectors : 1][kVector];
+  if constexpr (kEarly) {
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const int64_t column = (threadIdx.x + i * blockDim.x) * kVector;
+      if (column < norm.columns) norm.load_factors(column, factors[i]);
+    }
+  }
+  follow_previous_kernel();
   float v[kVectors][kVector];
   float sum = 0;
 #pragma unroll
@@ -97,12 +128,14 @@ __global__ void __launch_bounds__(kMaxThreads) norm_once_kernel(Norm norm) {
   for (int i = 0; i < kVectors; ++i) {
     const int64_t column = (threadIdx.x + i * blockDim.x) * kVector;
     if (column >= norm.columns) break;
-    norm.write(blockIdx.x, column, scale, v[i]);
+    if constexpr (!kEarly) norm.load_factors(column, factors[0]);
+    norm.write(blockIdx.x, column, scale, factors[kEarly ? i : 0], v[i]);
   }
 }
 
 template <typename Norm>
 __global__ void __launch_bounds__(kThreads) norm_twice_kernel(Norm norm) {
+  follow_previous_kernel();
   float sum = 0;
   float v[1];
   for (int64_t c = threadIdx.x; c < norm.columns; c += kThreads) {
@@ -111,31 +144,38 @@ __global__ void __launch_bounds__(kThreads) norm_twice_kernel(Norm norm) {
   }
   const float scale = norm.scale_of(sum_of_block(sum));
   for (int64_t c = threadIdx.x; c < norm.columns; c += kThreads) {
+    float factors[1];
+    norm.load_factors(c, factors);
     norm.reread(blockIdx.x, c, v);
-    norm.write(blockIdx.x, c, scale, v);
+    norm.write(blockIdx.x, c, scale, factors, v);
   }
 }
 
 // kVectors a thread, or twice as many where a row is longer than its threads have room for.
-template <int kVectors, typename Norm>
-void launch_once(Stream& stream, int64_t rows, const Norm& norm) {
-  const int64_t vectors = norm.columns / kVector;
+template <int kVectors, typename Norm, int kCount>
+void launch_once(Stream& stream, int64_t rows, const Norms<Norm, kCount>& norms) {
+  int64_t vectors = 0;
+  for (const Norm& norm : norms.of) vectors = std::max(vectors, norm.columns / kVector);
   if constexpr (kVectors < kMaxVectors) {
-    if (vectors > kVectors * kMaxThreads) return launch_once<2 * kVectors>(stream, rows, norm);
+    if (vectors > kVectors * kMaxThreads) return launch_once<2 * kVectors>(stream, rows, norms);
   }
   const int64_t threads = (vectors + kVectors - 1) / kVectors;
-  norm_once_kernel<kVectors>
-      <<<static_cast<unsigned>(rows), static_cast<unsigned>((threads + kWarp - 1) / kWarp * kWarp),
-         0, stream_of(stream)>>>(norm);
+  const auto whole_warps = static_cast<unsigned>((threads + kWarp - 1) / kWarp * kWarp);
+  launch_kernel(stream, {dim3(static_cast<unsigned>(rows), kCount), whole_warps},
+                norm_once_kernel<kVectors, kCount, Norm>, norms);
+}
+
+// Whether a row fits into the registers of a block.
+bool fits_block(bool has_vectors, int64_t columns) {
+  return has_vectors && columns % kVector == 0 && columns <= kVector * kMaxVectors * kMaxThreads;
 }
 
 template <typename Norm>
 void launch(Stream& stream, int64_t rows, bool has_vectors, const Norm& norm) {
-  if (has_vectors && norm.columns % kVector == 0 &&
-      norm.columns <= kVector * kMaxVectors * kMaxThreads) {
-    launch_once<1>(stream, rows, norm);
+  if (fits_block(has_vectors, norm.columns)) {
+    launch_once<1>(stream, rows, Norms<Norm, 1>{{norm}});
   } else {
-    norm_twice_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream_of(stream)>>>(norm);
+    launch_kernel(stream, {static_cast<unsigned>(rows), kThreads}, norm_twice_kernel<Norm>, norm);
   }
 }
 
@@ -144,23 +184,51 @@ bool is_aligned_or_null(const float* weight) {
   return weight == nullptr || is_aligned(weight);
 }
 
+bool has_vectors(const RmsNormParams& params) {
+  return has_aligned_rows(params.x) && has_aligned_rows(params.y) &&
+         is_aligned_or_null(params.weight);
+}
+
+template <typename X, typename Y>
+Norm<false, X, float, Y> norm_of(const RmsNormParams& params) {
+  return {rows_of<X>(params.x), {},        rows_of<Y>(params.y), params.x.columns,
+          params.weight,        params.eps};
+}
+
+// Calls body with an X and a Y of the types of x and y.
+template <typename Body>
+void with_types(const RmsNormParams& params, const Body& body) {
+  CHECK(params.x.rows == params.y.rows && params.x.columns == params.y.columns);
+  if (params.x.rows == 0) return;
+  with_float_type(params.x.dtype, [&]<typename X>(X x) {
+    with_float_type(params.y.dtype, [&]<typename Y>(Y y) { body(x, y); });
+  });
+}
+
 }  // namespace
 
 void rms_norm(Stream& stream, const RmsNormParams& params) {
-  const ConstMatrixView& x = params.x;
-  const MatrixView& y = params.y;
-  CHECK(x.rows == y.rows && x.columns == y.columns);
-  if (x.rows == 0) return;
-  const bool has_vectors =
-      has_aligned_rows(x) && has_aligned_rows(y) && is_aligned_or_null(params.weight);
-  with_float_type(x.dtype, [&]<typename X>(X) {
-    with_float_type(y.dtype, [&]<typename Y>(Y) {
-      const Norm<false, X, float, Y> norm = {rows_of<X>(x), {},        rows_of<Y>(y), x.columns,
-                                             params.weight, params.eps};
-      launch(stream, x.rows, has_vectors, norm);
-    });
+  with_types(params, [&]<typename X, typename Y>(X, Y) {
+    launch(stream, params.x.rows, has_vectors(params), norm_of<X, Y>(params));
+    check_launch(stream, "rms_norm");
   });
-  check_launch(stream, "rms_norm");
+}
+
+void rms_norm_pair(Stream& stream, const RmsNormParams& first, const RmsNormParams& second) {
+  CHECK(first.x.rows == second.x.rows && second.x.columns == second.y.columns);
+  CHECK(first.x.dtype == second.x.dtype && first.y.dtype == second.y.dtype);
+  if (!fits_block(has_vectors(first), first.x.columns) ||
+      !fits_block(has_vectors(second), second.x.columns)) {
+    cuda::rms_norm(stream, first);
+    cuda::rms_norm(stream, second);
+    return;
+  }
+  with_types(first, [&]<typename X, typename Y>(X, Y) {
+    launch_once<1>(
+        stream, first.x.rows,
+        Norms<Norm<false, X, float, Y>, 2>{{norm_of<X, Y>(first), norm_of<X, Y>(second)}});
+    check_launch(stream, "rms_norm_pair");
+  });
 }
 
 void add_rms_norm(Stream& stream, const AddRmsNormParams& params) {

@@ -44,6 +44,30 @@ TEST_F(NormCudaTest, InPlace) {
   expect_close(x.host(), expected, 1e-5);
 }
 
+TEST_F(NormCudaTest, PairIsTwoNorms) {
+  // In vectors, of different numbers of them; and a row that has none.
+  for (const auto& [first, second] : {std::pair{1536, 512}, {64, 7168}, {130, 512}}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const std::vector<float> weight = random_floats(random_, std::max(first, second));
+      const DeviceVector<float> device_weight(weight);
+      std::vector<DeviceMatrix> xs;
+      std::vector<DeviceMatrix> alone;
+      std::vector<DeviceMatrix> paired;
+      for (const int columns : {first, second}) {
+        xs.emplace_back(rounded(random_matrix(random_, 7, columns, 8), dtype), dtype);
+        alone.emplace_back(TestMatrix(7, columns, 8), dtype);
+        paired.emplace_back(TestMatrix(7, columns, 8), dtype);
+      }
+      const auto norm = [&](int i, const DeviceMatrix& y) {
+        return RmsNormParams{xs[i].view(), device_weight.data(), 1e-6F, y.view()};
+      };
+      for (const int i : {0, 1}) rms_norm(stream(), norm(i, alone[i]));
+      rms_norm_pair(stream(), norm(0, paired[0]), norm(1, paired[1]));
+      for (const int i : {0, 1}) EXPECT_EQ(paired[i].host().bits(), alone[i].host().bits());
+    }
+  }
+}
+
 TEST_F(NormCudaTest, AddsToTheResidual) {
   for (const auto& [columns, gap] : {std::pair{301, 5}, {304, 8}, {5120, 0}}) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {

@@ -44,7 +44,7 @@ void run_layer(Stream& stream, const Inputs& in, const Buffers& b) {
   const std::vector<double> inv_freq = {1, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005};
   embedding(stream, in.embeddings, in.tokens, b.x);
   rope_table(stream, {in.positions, inv_freq, 1, b.table});
-  rope(stream, {b.x, 2, 32, b.table, true});
+  rope(stream, {in_place(b.x, 32, 2), {}, b.table, true});
   norm_heads(stream, {b.x, 32, 2, 32, nullptr, 1e-6F});
   rms_norm(stream, {b.x, nullptr, 1e-6F, b.normed});
   route(stream, {.logits = ConstMatrixView(b.normed).column_range(0, kExperts),

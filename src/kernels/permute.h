@@ -69,7 +69,8 @@ struct CombineRowsParams {
   std::span<const int> rows;       // [tokens * top_k]
   const float* weights = nullptr;  // [tokens * top_k]
   int top_k = 1;
-  MatrixView y;  // [tokens, columns]
+  MatrixView y;                   // [tokens, columns]
+  ConstMatrixView residual = {};  // [tokens, columns], added to the sum, of y's type; null: none
 };
 void combine_rows(Stream& stream, const CombineRowsParams& params);
 

@@ -93,6 +93,7 @@ void combine_rows(Stream& stream, const CombineRowsParams& params) {
   CHECK(x.dtype == DType::kF32 && y.dtype == DType::kF32 && params.top_k >= 1);
   CHECK(x.columns == y.columns);
   CHECK(y.rows * params.top_k == static_cast<int64_t>(params.rows.size()));
+  CHECK(params.residual.data == nullptr || params.residual.dtype == y.dtype);
   const double nanoseconds = 0.3 * static_cast<double>(y.columns) * params.top_k;
   parallel_ranges(stream, y.rows, nanoseconds, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
@@ -106,6 +107,9 @@ void combine_rows(Stream& stream, const CombineRowsParams& params) {
         const float weight = params.weights != nullptr ? params.weights[pair] : 1.0F;
         for (int64_t i = 0; i < y.columns; ++i) to[i] += weight * from[i];
       }
+      if (params.residual.data == nullptr) continue;
+      const auto* residual = params.residual.row<float>(t);
+      for (int64_t i = 0; i < y.columns; ++i) to[i] += residual[i];
     }
   });
 }

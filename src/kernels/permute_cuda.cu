@@ -6,6 +6,7 @@
 
 #include "kernels/cuda_ops.h"
 #include "kernels/cuda_rows.cuh"
+#include "kernels/launch.cuh"
 
 namespace wideep::kernels::cuda {
 namespace {
@@ -138,6 +139,7 @@ __device__ void place_pairs(const Permutation& p, const Segment& own) {
 }
 
 __global__ void __launch_bounds__(kThreads) permute_kernel(Permutation p) {
+  follow_previous_kernel();
   extern __shared__ int shared[];  // counters [kWarps, num_groups], offsets [num_groups + 1]
   int* offsets = shared + kWarps * p.num_groups;
   clear_rows(p);
@@ -159,6 +161,7 @@ __global__ void __launch_bounds__(kThreads) permute_kernel(Permutation p) {
 }
 
 __global__ void __launch_bounds__(kThreads) permute_count_kernel(Permutation p) {
+  follow_previous_kernel();
   extern __shared__ int shared[];
   clear_rows(p);
   if (static_cast<int64_t>(blockIdx.x) * kPairsOfBlock >= p.num_pairs) return;
@@ -172,6 +175,7 @@ __global__ void __launch_bounds__(kThreads) permute_count_kernel(Permutation p) 
 // Counts of blocks become the counts of the blocks before, and the totals offsets.
 __global__ void __launch_bounds__(kMaxPermutationGroups)
     permute_scan_kernel(Permutation p, int blocks) {
+  follow_previous_kernel();
   __shared__ int totals[kMaxPermutationGroups];
   const int group = static_cast<int>(threadIdx.x);
   if (group < p.num_groups) {
@@ -190,6 +194,7 @@ __global__ void __launch_bounds__(kMaxPermutationGroups)
 }
 
 __global__ void __launch_bounds__(kThreads) permute_place_kernel(Permutation p) {
+  follow_previous_kernel();
   extern __shared__ int shared[];
   const Segment own = count_pairs(p, shared);
   for (int group = threadIdx.x; group < p.num_groups; group += kThreads) {
@@ -222,6 +227,7 @@ struct Gather {
 // A block takes a row at a time: there may be many more rows than ones to copy.
 template <int kVector, typename X, typename Y>
 __global__ void __launch_bounds__(kRowThreads) gather_kernel(Gather<X, Y> g) {
+  follow_previous_kernel();
   constexpr int kStep = kRowThreads * kVector;
   for (int64_t row = blockIdx.x; row < g.num_rows; row += gridDim.x) {
     const int pair = g.pairs[row];
@@ -254,6 +260,7 @@ template <typename X, typename Y>
 struct Combine {
   Rows<const X> x;
   Rows<Y> y;
+  Rows<const Y> residual;
   const int* rows;
   const float* weights;
   int64_t num_rows;
@@ -287,6 +294,12 @@ struct Combine {
         for (int i = 0; i < kCount; ++i) sum[i] = __fadd_rn(sum[i], __fmul_rn(weight[u], v[i]));
       }
     }
+    if (residual.data != nullptr) {
+      float v[kCount];
+      load(residual.at(token, column), v);
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) sum[i] += v[i];
+    }
     store(sum, y.at(token, column));
   }
 };
@@ -317,17 +330,16 @@ void make_permutation(Stream& stream, const PermutationParams& params) {
       .group_counts = params.counts,
       .counts = nullptr,
   };
-  const cudaStream_t handle = stream_of(stream);
   const size_t shared = ((kWarps + 1) * params.num_groups + 1) * sizeof(int);
   if (num_pairs <= kPairsOfBlock) {
-    permute_kernel<<<1, kThreads, shared, handle>>>(p);
+    launch_kernel(stream, {1, kThreads, shared}, permute_kernel, p);
   } else {
     const auto blocks = static_cast<int>((num_pairs + kPairsOfBlock - 1) / kPairsOfBlock);
     const auto clearing = static_cast<int>((max_rows + kPairsOfBlock - 1) / kPairsOfBlock);
     p.counts = stream.context().workspace<int>(int64_t{blocks} * params.num_groups).data();
-    permute_count_kernel<<<std::max(blocks, clearing), kThreads, shared, handle>>>(p);
-    permute_scan_kernel<<<1, kMaxPermutationGroups, 0, handle>>>(p, blocks);
-    permute_place_kernel<<<blocks, kThreads, shared, handle>>>(p);
+    launch_kernel(stream, {std::max(blocks, clearing), kThreads, shared}, permute_count_kernel, p);
+    launch_kernel(stream, {1, kMaxPermutationGroups}, permute_scan_kernel, p, blocks);
+    launch_kernel(stream, {blocks, kThreads, shared}, permute_place_kernel, p);
   }
   check_launch(stream, "make_permutation");
 }
@@ -353,7 +365,7 @@ void gather_rows(Stream& stream, const GatherRowsParams& params) {
                                    .columns = x.columns,
                                    .top_k = params.top_k};
       const auto kernel = has_vectors ? gather_kernel<kRowVector, X, Y> : gather_kernel<1, X, Y>;
-      kernel<<<blocks, kRowThreads, 0, stream_of(stream)>>>(gather);
+      launch_kernel(stream, {blocks, kRowThreads}, kernel, gather);
     });
   });
   check_launch(stream, "gather_rows");
@@ -364,11 +376,14 @@ void combine_rows(Stream& stream, const CombineRowsParams& params) {
   const MatrixView& y = params.y;
   CHECK(params.top_k >= 1 && x.columns == y.columns);
   CHECK(y.rows * params.top_k == static_cast<int64_t>(params.rows.size()));
-  const bool has_vectors = has_aligned_rows(x) && has_aligned_rows(y);
+  const ConstMatrixView& residual = params.residual;
+  CHECK(residual.data == nullptr || (residual.dtype == y.dtype && residual.rows == y.rows));
+  const bool has_vectors = has_aligned_rows(x) && has_aligned_rows(y) && has_aligned_rows(residual);
   with_float_type(x.dtype, [&]<typename X>(X) {
     with_float_type(y.dtype, [&]<typename Y>(Y) {
       const Combine<X, Y> op = {.x = rows_of<X>(x),
                                 .y = rows_of<Y>(y),
+                                .residual = rows_of<Y>(residual),
                                 .rows = params.rows.data(),
                                 .weights = params.weights,
                                 .num_rows = x.rows,

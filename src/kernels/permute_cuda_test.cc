@@ -139,13 +139,22 @@ TEST_F(PermuteCudaTest, CombineGivesTheCpusBits) {
         const DeviceMatrix device_x(x, x_dtype);
         const DeviceVector<int> device_rows(rows);
         const DeviceVector<float> device_weights(weights);
+        const TestMatrix residual = rounded(random_matrix(random_, tokens, columns, gap), y_dtype);
+        const DeviceMatrix device_residual(residual, y_dtype);
         for (const bool is_weighted : {false, true}) {
           TestMatrix expected(tokens, columns, gap);
           const DeviceMatrix y(expected, y_dtype);
-          combine_rows(cpu(), {x.view(), rows, is_weighted ? weights.data() : nullptr, top_k,
-                               expected.view()});
-          combine_rows(stream(), {device_x.view(), device_rows.span(),
-                                  is_weighted ? device_weights.data() : nullptr, top_k, y.view()});
+          CombineRowsParams params = {x.view(), rows, is_weighted ? weights.data() : nullptr, top_k,
+                                      expected.view()};
+          CombineRowsParams on_device = {device_x.view(), device_rows.span(),
+                                         is_weighted ? device_weights.data() : nullptr, top_k,
+                                         y.view()};
+          if (is_weighted) {
+            params.residual = residual.view();
+            on_device.residual = device_residual.view();
+          }
+          combine_rows(cpu(), params);
+          combine_rows(stream(), on_device);
           EXPECT_EQ(y.host().bits(), rounded(expected, y_dtype).bits());
           expect_gaps_untouched(y.host());
         }

@@ -1,5 +1,6 @@
 #include "kernels/cuda_device.cuh"
 #include "kernels/cuda_ops.h"
+#include "kernels/launch.cuh"
 
 namespace wideep::kernels::cuda {
 namespace {
@@ -7,6 +8,7 @@ namespace {
 constexpr int kThreads = 256;
 
 __global__ void factors_kernel(PositionFactorsParams params) {
+  follow_previous_kernel();
   const int64_t t = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (t >= static_cast<int64_t>(params.positions.size())) return;
   const double steps = floor((params.positions.data()[t] + 1.0) / params.floor_scale);
@@ -19,7 +21,7 @@ void position_factors(Stream& stream, const PositionFactorsParams& params) {
   CHECK(params.factors.size() == params.positions.size());
   const auto blocks = static_cast<unsigned>((params.positions.size() + kThreads - 1) / kThreads);
   if (blocks == 0) return;
-  factors_kernel<<<blocks, kThreads, 0, stream_of(stream)>>>(params);
+  launch_kernel(stream, {blocks, kThreads}, factors_kernel, params);
   check_launch(stream, "position_factors");
 }
 

@@ -4,6 +4,7 @@
 
 #include "kernels/cuda_ops.h"
 #include "kernels/eight.cuh"
+#include "kernels/launch.cuh"
 #include "kernels/quantize.h"
 
 namespace wideep::kernels {
@@ -68,6 +69,7 @@ __device__ void quantize_batch(const Output& y, const Load& load) {
 
 template <bool kVector, typename X>
 __global__ void quantize_kernel(const X* x, int64_t stride, Output y) {
+  follow_previous_kernel();
   quantize_batch(y, [&](int64_t row, int64_t column, int64_t count) {
     if (count <= 0) return Eight{};
     return load_eight<kVector>(x + row * stride + column, count);
@@ -76,6 +78,7 @@ __global__ void quantize_kernel(const X* x, int64_t stride, Output y) {
 
 template <bool kVector, typename X>
 __global__ void silu_mul_quantize_kernel(const X* x, int64_t stride, Output y) {
+  follow_previous_kernel();
   quantize_batch(y, [&](int64_t row, int64_t column, int64_t count) {
     if (count <= 0) return Eight{};
     const X* gate = x + row * stride + column;
@@ -95,6 +98,7 @@ struct Gather {
 
 template <bool kVector, typename X>
 __global__ void gather_quantize_kernel(const X* x, int64_t stride, Gather gather, Output y) {
+  follow_previous_kernel();
   quantize_batch(y, [&](int64_t row, int64_t column, int64_t count) {
     const int pair = gather.pairs[row];
     if (pair < 0 || count <= 0) return Eight{};
@@ -111,6 +115,7 @@ __global__ void gather_quantize_kernel(const X* x, int64_t stride, Gather gather
 // A block takes 32 rows x 32 column blocks through shared memory: both sides read and write lines.
 constexpr int kTile = 32;
 __global__ void arrange_scales_kernel(const float* x, int64_t stride, int blocks, Output y) {
+  follow_previous_kernel();
   __shared__ float tile[kTile][kTile + 1];
   const int batch = static_cast<int>(blockIdx.z);
   const int rows = y.rows_of_batch(batch);
@@ -180,8 +185,8 @@ void quantize_rows(Stream& stream, const QuantizeParams& params) {
   const Output output = output_of(y, counts);
   const auto [grid, threads] = launch_of(stream, y);
   with_rows(x, [&]<typename X, typename Vector>(const X* rows, Vector) {
-    quantize_kernel<Vector::value>
-        <<<grid, threads, 0, stream_of(stream)>>>(rows, params.x.stride, output);
+    launch_kernel(stream, {grid, threads}, quantize_kernel<Vector::value, X>, rows, params.x.stride,
+                  output);
   });
   check_launch(stream, "quantize_rows");
 }
@@ -194,8 +199,8 @@ void silu_mul_quantize(Stream& stream, const QuantizeParams& params) {
   const Output output = output_of(y, counts);
   const auto [grid, threads] = launch_of(stream, y);
   with_rows(x, [&]<typename X, typename Vector>(const X* rows, Vector) {
-    silu_mul_quantize_kernel<Vector::value>
-        <<<grid, threads, 0, stream_of(stream)>>>(rows, params.x.stride, output);
+    launch_kernel(stream, {grid, threads}, silu_mul_quantize_kernel<Vector::value, X>, rows,
+                  params.x.stride, output);
   });
   check_launch(stream, "silu_mul_quantize");
 }
@@ -207,8 +212,8 @@ void gather_quantize(Stream& stream, const GatherQuantizeParams& params) {
   const auto [grid, threads] = launch_of(stream, params.y);
   const Gather gather = {params.pairs, params.top_k, params.scales};
   with_rows(params.x, [&]<typename X, typename Vector>(const X* rows, Vector) {
-    gather_quantize_kernel<Vector::value>
-        <<<grid, threads, 0, stream_of(stream)>>>(rows, params.x.stride, gather, output);
+    launch_kernel(stream, {grid, threads}, gather_quantize_kernel<Vector::value, X>, rows,
+                  params.x.stride, gather, output);
   });
   check_launch(stream, "gather_quantize");
 }
@@ -222,8 +227,8 @@ void arrange_scales(Stream& stream, const QuantizeParams& params) {
   const auto tiles = [](int64_t size) { return static_cast<unsigned>((size + kTile - 1) / kTile); };
   const dim3 grid(tiles(y.batch_rows), tiles(blocks),
                   static_cast<unsigned>(y.data.rows / y.batch_rows));
-  arrange_scales_kernel<<<grid, dim3(kTile, 8), 0, stream_of(stream)>>>(
-      x.row<float>(0), x.stride, static_cast<int>(blocks), output_of(y, counts));
+  launch_kernel(stream, {grid, dim3(kTile, 8)}, arrange_scales_kernel, x.row<float>(0), x.stride,
+                static_cast<int>(blocks), output_of(y, counts));
   check_launch(stream, "arrange_scales");
 }
 

@@ -21,15 +21,29 @@ struct RopeTableParams {
 };
 void rope_table(Stream& stream, const RopeTableParams& params);
 
-// Rotates in place the 2n columns of each head of each token: x [tokens, >= ...], head h at columns
-// [h * head_stride, h * head_stride + 2n). Interleaved: pairs (2i, 2i + 1); else (i, i + n).
-struct RopeParams {
-  MatrixView x;
+// Heads of each token: head h at columns [h * x_head_stride, h * x_head_stride + 2n) of x [tokens,
+// >= ...], and rotated in y, which may be x.
+struct RopeHeads {
+  ConstMatrixView x;
+  int64_t x_head_stride = 0;
+  MatrixView y;
+  int64_t y_head_stride = 0;
   int num_heads = 0;
-  int64_t head_stride = 0;
-  ConstMatrixView table;
+};
+inline RopeHeads in_place(const MatrixView& x, int64_t head_stride, int num_heads) {
+  return {x, head_stride, x, head_stride, num_heads};
+}
+
+// Rotates the 2n columns of each head. Interleaved: pairs (2i, 2i + 1); else (i, i + n).
+struct RopeParams {
+  RopeHeads queries;
+  RopeHeads keys;         // num_heads 0: there are none
+  ConstMatrixView table;  // [tokens, 2n]
   bool interleaved = false;
 };
 void rope(Stream& stream, const RopeParams& params);
+
+// CHECKs what rope() expects of its params.
+void check_rope(const RopeParams& params, DType dtype);
 
 }  // namespace wideep::kernels

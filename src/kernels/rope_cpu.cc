@@ -8,19 +8,47 @@
 namespace wideep::kernels {
 namespace {
 
-// In place, by n angles. `apart`: elements from the first to the second of a pair; `step`: between
-// pairs.
+// By the angles of a row of the table; x and y may be the same. `apart`: elements from the first to
+// the second of a pair; kStep: between pairs.
 template <int kStep>
-void rotate(const float* cosines, const float* sines, int64_t n, int64_t apart, float* x) {
+void rotate(const float* angles, int64_t n, int64_t apart, const float* x, float* y) {
+  const float* cosines = angles;
+  const float* sines = angles + n;
   for (int64_t i = 0; i < n; ++i) {
     const float first = x[i * kStep];
     const float second = x[i * kStep + apart];
-    x[i * kStep] = first * cosines[i] - second * sines[i];
-    x[i * kStep + apart] = second * cosines[i] + first * sines[i];
+    y[i * kStep] = first * cosines[i] - second * sines[i];
+    y[i * kStep + apart] = second * cosines[i] + first * sines[i];
+  }
+}
+
+void rotate_heads(const RopeHeads& heads, const float* angles, int64_t n, bool interleaved,
+                  int64_t token) {
+  for (int head = 0; head < heads.num_heads; ++head) {
+    const float* x = heads.x.row<float>(token) + head * heads.x_head_stride;
+    float* y = heads.y.row<float>(token) + head * heads.y_head_stride;
+    if (interleaved) {
+      rotate<2>(angles, n, 1, x, y);
+    } else {
+      rotate<1>(angles, n, n, x, y);
+    }
   }
 }
 
 }  // namespace
+
+void check_rope(const RopeParams& params, DType dtype) {
+  const ConstMatrixView& table = params.table;
+  CHECK(table.dtype == DType::kF32 && table.columns % 2 == 0);
+  for (const RopeHeads* heads : {&params.queries, &params.keys}) {
+    if (heads->num_heads == 0) continue;
+    CHECK(heads->x.dtype == dtype && heads->y.dtype == dtype);
+    CHECK(heads->x.rows == table.rows && heads->y.rows == table.rows);
+    const int last = heads->num_heads - 1;
+    CHECK(heads->x.columns >= last * heads->x_head_stride + table.columns);
+    CHECK(heads->y.columns >= last * heads->y_head_stride + table.columns);
+  }
+}
 
 void rope_table(Stream& stream, const RopeTableParams& params) {
   if constexpr (kHasCuda) {
@@ -47,25 +75,16 @@ void rope(Stream& stream, const RopeParams& params) {
   if constexpr (kHasCuda) {
     if (stream.is_cuda()) return cuda::rope(stream, params);
   }
-  const MatrixView& x = params.x;
+  check_rope(params, DType::kF32);
   const ConstMatrixView& table = params.table;
-  CHECK(x.dtype == DType::kF32 && table.dtype == DType::kF32);
-  CHECK(table.rows == x.rows && table.columns % 2 == 0);
   const int64_t n = table.columns / 2;
-  if (params.num_heads == 0) return;
-  CHECK(x.columns >= (params.num_heads - 1) * params.head_stride + 2 * n);
-  const double nanoseconds = static_cast<double>(params.num_heads) * static_cast<double>(n);
-  parallel_ranges(stream, x.rows, nanoseconds, [&](int64_t begin, int64_t end) {
+  const int num_heads = params.queries.num_heads + params.keys.num_heads;
+  const double nanoseconds = static_cast<double>(num_heads) * static_cast<double>(n);
+  parallel_ranges(stream, table.rows, nanoseconds, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      const auto* cosines = table.row<float>(t);
-      for (int head = 0; head < params.num_heads; ++head) {
-        auto* columns = x.row<float>(t) + head * params.head_stride;
-        if (params.interleaved) {
-          rotate<2>(cosines, cosines + n, n, 1, columns);
-        } else {
-          rotate<1>(cosines, cosines + n, n, n, columns);
-        }
-      }
+      const auto* angles = table.row<float>(t);
+      rotate_heads(params.queries, angles, n, params.interleaved, t);
+      rotate_heads(params.keys, angles, n, params.interleaved, t);
     }
   });
 }

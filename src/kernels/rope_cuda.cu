@@ -31,68 +31,88 @@ struct RopeTable {
   }
 };
 
+// Queries and keys in one launch: the first heads of a row are queries.
 template <typename X>
 struct Rope {
-  Rows<X> x;
-  uint32_t num_heads;
-  int64_t head_stride;
+  struct Heads {
+    Rows<const X> x;
+    int64_t x_head_stride;
+    Rows<X> y;
+    int64_t y_head_stride;
+    uint32_t num_heads;
+  };
+  Heads queries;
+  Heads keys;
   Rows<const float> table;
   int64_t n;
+  bool interleaved;
 
   template <int kCount>
-  __device__ void angles(int64_t row, int64_t pair, float (&cosines)[kCount],
-                         float (&sines)[kCount]) const {
+  __device__ void run(uint32_t head_of_all, int64_t pair) const {
+    const uint32_t num_heads = queries.num_heads + keys.num_heads;
+    const uint32_t row = head_of_all / num_heads;
+    const uint32_t head = head_of_all % num_heads;
+    if (head < queries.num_heads) {
+      rotate<kCount>(queries, row, head, pair);
+    } else {
+      rotate<kCount>(keys, row, head - queries.num_heads, pair);
+    }
+  }
+
+  template <int kCount>
+  __device__ void rotate(const Heads& heads, uint32_t row, uint32_t head, int64_t pair) const {
+    float cosines[kCount];
+    float sines[kCount];
     load(table.at(row, pair), cosines);
     load(table.at(row, n + pair), sines);
-  }
-};
-
-// Pairs (2i, 2i + 1).
-template <typename X>
-struct InterleavedRope : Rope<X> {
-  template <int kCount>
-  __device__ void run(uint32_t head, int64_t pair) const {
-    const uint32_t row = head / this->num_heads;
-    float cosines[kCount];
-    float sines[kCount];
-    this->angles(row, pair, cosines, sines);
-    X* at = this->x.at(row, head % this->num_heads * this->head_stride + 2 * pair);
-    float v[2 * kCount];
-    load(at, v);
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const float first = v[2 * i];
-      v[2 * i] = first * cosines[i] - v[2 * i + 1] * sines[i];
-      v[2 * i + 1] = v[2 * i + 1] * cosines[i] + first * sines[i];
-    }
-    store(v, at);
-  }
-};
-
-// Pairs (i, i + n).
-template <typename X>
-struct HalvesRope : Rope<X> {
-  template <int kCount>
-  __device__ void run(uint32_t head, int64_t pair) const {
-    const uint32_t row = head / this->num_heads;
-    float cosines[kCount];
-    float sines[kCount];
-    this->angles(row, pair, cosines, sines);
-    X* at = this->x.at(row, head % this->num_heads * this->head_stride + pair);
+    const X* x = heads.x.at(row, head * heads.x_head_stride);
+    X* y = heads.y.at(row, head * heads.y_head_stride);
     float first[kCount];
     float second[kCount];
-    load(at, first);
-    load(at + this->n, second);
+    if (interleaved) {
+      float both[2 * kCount];
+      load(x + 2 * pair, both);
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        first[i] = both[2 * i];
+        second[i] = both[2 * i + 1];
+      }
+    } else {
+      load(x + pair, first);
+      load(x + n + pair, second);
+    }
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const float a = first[i];
       first[i] = a * cosines[i] - second[i] * sines[i];
       second[i] = second[i] * cosines[i] + a * sines[i];
     }
-    store(first, at);
-    store(second, at + this->n);
+    if (interleaved) {
+      float both[2 * kCount];
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        both[2 * i] = first[i];
+        both[2 * i + 1] = second[i];
+      }
+      store(both, y + 2 * pair);
+    } else {
+      store(first, y + pair);
+      store(second, y + n + pair);
+    }
   }
 };
+
+template <typename X>
+typename Rope<X>::Heads heads_of(const RopeHeads& heads) {
+  return {rows_of<X>(heads.x), heads.x_head_stride, rows_of<X>(heads.y), heads.y_head_stride,
+          static_cast<uint32_t>(heads.num_heads)};
+}
+
+bool can_load_vectors(const RopeHeads& heads) {
+  return heads.num_heads == 0 ||
+         (has_aligned_rows(heads.x) && has_aligned_rows(heads.y) &&
+          heads.x_head_stride % (2 * kPairs) == 0 && heads.y_head_stride % (2 * kPairs) == 0);
+}
 
 }  // namespace
 
@@ -107,23 +127,19 @@ void rope_table(Stream& stream, const RopeTableParams& params) {
 }
 
 void rope(Stream& stream, const RopeParams& params) {
-  const MatrixView& x = params.x;
+  const RopeHeads& queries = params.queries;
+  const RopeHeads& keys = params.keys;
   const ConstMatrixView& table = params.table;
-  CHECK(table.dtype == DType::kF32 && table.rows == x.rows && table.columns % 2 == 0);
+  const DType dtype = queries.num_heads > 0 ? queries.x.dtype : keys.x.dtype;
+  check_rope(params, dtype);
   const int64_t n = table.columns / 2;
-  if (params.num_heads == 0) return;
-  CHECK(x.columns >= (params.num_heads - 1) * params.head_stride + 2 * n);
-  const bool has_vectors = has_aligned_rows(x) && has_aligned_rows(table) &&
-                           params.head_stride % (2 * kPairs) == 0 && n % kPairs == 0;
-  with_float_type(x.dtype, [&]<typename X>(X) {
-    const Rope<X> op = {rows_of<X>(x), static_cast<uint32_t>(params.num_heads), params.head_stride,
-                        rows_of<float>(table), n};
-    const int64_t heads = x.rows * params.num_heads;
-    if (params.interleaved) {
-      map_rows<kPairs>(stream, "rope", heads, n, has_vectors, InterleavedRope<X>{op});
-    } else {
-      map_rows<kPairs>(stream, "rope", heads, n, has_vectors, HalvesRope<X>{op});
-    }
+  const int64_t heads = table.rows * (queries.num_heads + keys.num_heads);
+  const bool has_vectors = has_aligned_rows(table) && n % kPairs == 0 &&
+                           can_load_vectors(queries) && can_load_vectors(keys);
+  with_float_type(dtype, [&]<typename X>(X) {
+    const Rope<X> op = {heads_of<X>(queries), heads_of<X>(keys), rows_of<float>(table), n,
+                        params.interleaved};
+    map_rows<kPairs>(stream, "rope", heads, n, has_vectors, op);
   });
 }
 

@@ -29,6 +29,39 @@ TEST_F(RopeCudaTest, TableMatchesTheCpuFarOut) {
   }
 }
 
+TEST_F(RopeCudaTest, RotatesQueriesAndKeysToElsewhere) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const bool interleaved : {false, true}) {
+      for (const auto& [rows, heads, n] : {std::tuple{3, 2, 5}, {20, 16, 32}}) {
+        TestMatrix table(rows, 2 * n);
+        std::vector<int> positions(rows);
+        for (int& position : positions) position = between(random_, 0, 5000);
+        rope_table(cpu(), {positions, inverse_frequencies(n), 1, table.view()});
+        const TestMatrix q = rounded(random_matrix(random_, rows, heads * 3 * n, 8), dtype);
+        const TestMatrix k = rounded(random_matrix(random_, rows, 2 * n, 8), dtype);
+        TestMatrix q_turned(rows, heads * 4 * n, 8);
+        TestMatrix k_turned(rows, 2 * n, 8);
+        const DeviceMatrix q_output(q_turned, dtype);
+        const DeviceMatrix k_output(k_turned, dtype);
+        rope(cpu(), {{q.view(), 3 * n, q_turned.view(), 4 * n, heads},
+                     {k.view(), 0, k_turned.view(), 0, 1},
+                     table.view(),
+                     interleaved});
+        const DeviceMatrix device_q(q, dtype);
+        const DeviceMatrix device_k(k, dtype);
+        const DeviceMatrix device_table(table, DType::kF32);
+        rope(stream(), {{device_q.view(), 3 * n, q_output.view(), 4 * n, heads},
+                        {device_k.view(), 0, k_output.view(), 0, 1},
+                        device_table.view(),
+                        interleaved});
+        expect_close(q_output.host(), q_turned, tolerance_of(dtype));
+        expect_close(k_output.host(), k_turned, tolerance_of(dtype));
+        expect_gaps_untouched(k_output.host());
+      }
+    }
+  }
+}
+
 TEST_F(RopeCudaTest, RotatesAsTheCpu) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     for (const bool interleaved : {false, true}) {
@@ -42,10 +75,11 @@ TEST_F(RopeCudaTest, RotatesAsTheCpu) {
         const TestMatrix before =
             rounded(random_matrix(random_, rows, heads * head_stride, 8), dtype);
         TestMatrix expected = before;
-        rope(cpu(), {expected.view(), heads, head_stride, table.view(), interleaved});
+        rope(cpu(), {in_place(expected.view(), head_stride, heads), {}, table.view(), interleaved});
         const DeviceMatrix x(before, dtype);
         const DeviceMatrix device_table(table, DType::kF32);
-        rope(stream(), {x.view(), heads, head_stride, device_table.view(), interleaved});
+        rope(stream(),
+             {in_place(x.view(), head_stride, heads), {}, device_table.view(), interleaved});
         expect_close(x.host(), expected, tolerance_of(dtype));
         expect_gaps_untouched(x.host());
       }

@@ -40,7 +40,7 @@ TEST(RopeTest, RotatesBothKindsOfPairs) {
       rope_table(stream, {positions, inverse_frequencies(n), 1, table.view()});
       const TestMatrix before = random_matrix(random, rows, heads * head_stride, 2);
       TestMatrix x = before;
-      rope(stream, {x.view(), heads, head_stride, table.view(), interleaved});
+      rope(stream, {in_place(x.view(), head_stride, heads), {}, table.view(), interleaved});
       TestMatrix expected = before;
       for (int t = 0; t < rows; ++t) {
         for (int pair = 0; pair < heads * n; ++pair) {
@@ -72,7 +72,7 @@ TEST(RopeTest, PositionZeroChangesNothing) {
   rope_table(stream, {positions, inverse_frequencies(8), 1, table.view()});
   const TestMatrix before = random_matrix(random, 1, 32);
   TestMatrix x = before;
-  rope(stream, {x.view(), 2, 16, table.view(), true});
+  rope(stream, {in_place(x.view(), 16, 2), {}, table.view(), true});
   EXPECT_EQ(x.bits(), before.bits());
 }
 

@@ -3,6 +3,7 @@
 #include "kernels/cuda_math.cuh"
 #include "kernels/cuda_ops.h"
 #include "kernels/cuda_rows.cuh"
+#include "kernels/launch.cuh"
 
 namespace wideep::kernels::cuda {
 namespace {
@@ -131,8 +132,19 @@ __device__ float weight_of(const Router& router, const float* logits, int expert
 }
 
 template <int kPerLane>
-__global__ void __launch_bounds__(kWarp* kWarpsPerBlock) route_kernel(Router router) {
+__global__ void __launch_bounds__(kWarp* kWarpsPerBlock)
+    route_kernel(const __grid_constant__ Router router) {
   __shared__ float choices[kWarpsPerBlock][kPerLane * (kWarp + 1)];
+  const bool is_grouped = router.scoring == RouterScoring::kSigmoidGroups;
+  // A weight, which need not wait for the kernel before.
+  float bias[kPerLane];
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    const int expert = i * kWarp + lane_id();
+    const bool has_bias = expert < router.num_experts && is_grouped && router.bias != nullptr;
+    bias[i] = has_bias ? router.bias[expert] : 0;
+  }
+  follow_previous_kernel();
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int64_t token = static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + warp;
   if (token >= router.num_rows) return;
@@ -144,16 +156,12 @@ __global__ void __launch_bounds__(kWarp* kWarpsPerBlock) route_kernel(Router rou
     return;
   }
   const float* logits = router.logits.at(token, 0);
-  const bool is_grouped = router.scoring == RouterScoring::kSigmoidGroups;
   // All loads before the first use.
   float choice[kPerLane];
-  float bias[kPerLane];
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) {
     const int expert = i * kWarp + lane_id();
-    const bool is_expert = expert < router.num_experts;
-    choice[i] = is_expert ? logits[expert] : 0;
-    bias[i] = is_expert && is_grouped && router.bias != nullptr ? router.bias[expert] : 0;
+    choice[i] = expert < router.num_experts ? logits[expert] : 0;
   }
   uint32_t keys[kPerLane];
 #pragma unroll
@@ -190,7 +198,7 @@ void launch(Stream& stream, const Router& router) {
   }
   const auto blocks =
       static_cast<unsigned>((router.num_rows + kWarpsPerBlock - 1) / kWarpsPerBlock);
-  route_kernel<kPerLane><<<blocks, kWarp * kWarpsPerBlock, 0, stream_of(stream)>>>(router);
+  launch_kernel(stream, {blocks, kWarp * kWarpsPerBlock}, route_kernel<kPerLane>, router);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "kernels/cuda_math.cuh"
 #include "kernels/cuda_ops.h"
 #include "kernels/cuda_rows.cuh"
+#include "kernels/launch.cuh"
 
 namespace wideep::kernels::cuda {
 namespace {
@@ -324,6 +325,7 @@ __device__ int pick_largest(const Row& row) {
 
 __global__ void __launch_bounds__(kThreads)
     sample_kernel(Rows<const float> logits, int vocab, SampleRow* requests, int* tokens) {
+  follow_previous_kernel();
   __shared__ SampleRow request;
   if (threadIdx.x == 0) request = requests[blockIdx.x];
   __syncthreads();
@@ -338,6 +340,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void take_sampled_kernel(const int* sampled, int* ids, int count) {
+  follow_previous_kernel();
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i < count && ids[i] < 0) ids[i] = max(sampled[-1 - ids[i]], 0);
 }
@@ -378,8 +381,9 @@ class CudaSampler : public Sampler {
     if (batch.count == 0) return;
     const std::span<SampleRow> rows = batch.rows.span<SampleRow>(batch.count);
     for (int64_t r = 0; r < batch.count; ++r) rows[r] = row_of(requests[r]);
-    sample_kernel<<<static_cast<unsigned>(batch.count), kThreads, 0, stream_of(stream)>>>(
-        rows_of<float>(logits), static_cast<int>(logits.columns), rows.data(), tokens_.as<int>());
+    launch_kernel(stream, {static_cast<unsigned>(batch.count), kThreads}, sample_kernel,
+                  rows_of<float>(logits), static_cast<int>(logits.columns), rows.data(),
+                  tokens_.as<int>());
     check_launch(stream, "sample");
     cudaEventRecord(batch.done, stream_of(stream));
   }
@@ -422,8 +426,8 @@ void take_sampled(Stream& stream, const int* sampled, std::span<int> ids) {
   if (ids.empty()) return;
   constexpr unsigned kIdThreads = 256;
   const auto count = static_cast<unsigned>(ids.size());
-  take_sampled_kernel<<<(count + kIdThreads - 1) / kIdThreads, kIdThreads, 0, stream_of(stream)>>>(
-      sampled, ids.data(), static_cast<int>(count));
+  launch_kernel(stream, {(count + kIdThreads - 1) / kIdThreads, kIdThreads}, take_sampled_kernel,
+                sampled, ids.data(), static_cast<int>(count));
   check_launch(stream, "take_sampled");
 }
 

@@ -3,6 +3,7 @@
 #include <cuda_fp8.h>
 
 #include "kernels/cuda_device.cuh"
+#include "kernels/launch.cuh"
 #include "kernels/linear.h"
 #include "kernels/simt_gemm.h"
 
@@ -79,6 +80,7 @@ __device__ bool find_tile(const Problem& p, RowTile& tile) {
 
 template <typename X, typename W, typename Y>
 __global__ __launch_bounds__(kThreads) void simt_gemm_kernel(const X* x, Y* y, Problem p) {
+  follow_previous_kernel();
   __shared__ float x_tile[kInputs][kTile + 4];
   __shared__ float w_tile[kInputs][kTile + 4];
   RowTile rows;
@@ -172,8 +174,8 @@ void simt_gemm(Stream& stream, const SimtGemmParams& params) {
   with_type(x.dtype, [&]<typename X>(X) {
     with_type(params.dtype, [&]<typename W>(W) {
       with_float_type(params.y.dtype, [&]<typename Y>(Y) {
-        simt_gemm_kernel<X, W, Y>
-            <<<grid, kThreads, 0, stream_of(stream)>>>(x.row<X>(0), params.y.row<Y>(0), problem);
+        launch_kernel(stream, {grid, kThreads}, simt_gemm_kernel<X, W, Y>, x.row<X>(0),
+                      params.y.row<Y>(0), problem);
       });
     });
   });

@@ -171,8 +171,9 @@ void GqaAttention::scale_temperature(const ForwardPass& pass, MatrixView q) cons
 
 void GqaAttention::position(const ForwardPass& pass, MatrixView q, MatrixView kv) const {
   if (!uses_rope_) return;
-  kernels::rope(*pass.stream, {q, num_heads_, head_dim_, pass.rope, is_interleaved_});
-  kernels::rope(*pass.stream, {kv, kv_heads_, int64_t{2} * head_dim_, pass.rope, is_interleaved_});
+  kernels::rope(*pass.stream, {kernels::in_place(q, head_dim_, num_heads_),
+                               kernels::in_place(kv, int64_t{2} * head_dim_, kv_heads_), pass.rope,
+                               is_interleaved_});
 }
 
 void GqaAttention::project(const ForwardPass& pass, ConstMatrixView x, MatrixView q,

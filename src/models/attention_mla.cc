@@ -43,17 +43,24 @@ class MlaAttention : public Attention {
   void plan_absorbed(const AttentionOptions& options, WeightStore& store);
   int latent_columns() const { return q_lora_ + mla_.kv_lora_rank + mla_.qk_rope_head_dim; }
   int k_dim() const { return mla_.kv_lora_rank + mla_.qk_rope_head_dim; }
-  // x to queries before absorption, [own rows, heads * head_dim], and the cache's new rows.
-  void project(const ForwardPass& pass, ConstMatrixView x, MatrixView q, MatrixView kv) const;
-  MatrixView turn(const ForwardPass& pass, MatrixView q) const;
+  // A batch's rows, [own rows, columns].
+  struct Rows {
+    MatrixView latents;  // x after the down projection
+    MatrixView q;        // before absorption, heads * head_dim columns
+    MatrixView kv;       // the cache's new rows, k_dim columns
+  };
+  // x to all rows, whose last columns rope has not turned.
+  void project(const ForwardPass& pass, ConstMatrixView x, const Rows& rows) const;
+  // Turns keys into kv, and the queries' last columns into those of q's heads at `to`.
+  void turn(const ForwardPass& pass, const Rows& rows, MatrixView to, int64_t to_head_stride) const;
   // q to queries over the latents, [own rows, heads * k_dim].
-  void absorb(const ForwardPass& pass, MatrixView q, MatrixView absorbed) const;
+  void absorb(const ForwardPass& pass, const Rows& rows, MatrixView absorbed) const;
   // What heads give before o_proj, [own rows, heads * v], by way of the latents or of the rows
   // themselves.
-  Status attend_latents(const ForwardPass& pass, const kernels::KvCacheView& cache, MatrixView q,
-                        ConstMatrixView kv, MatrixView out) const;
-  void attend_rows(const ForwardPass& pass, const kernels::KvCacheView& cache, MatrixView q,
-                   ConstMatrixView kv, MatrixView out) const;
+  Status attend_latents(const ForwardPass& pass, const kernels::KvCacheView& cache,
+                        const Rows& rows, MatrixView out) const;
+  void attend_rows(const ForwardPass& pass, const kernels::KvCacheView& cache, const Rows& rows,
+                   MatrixView out) const;
 
   MlaConfig mla_;
   int num_heads_ = 0;
@@ -184,11 +191,9 @@ int64_t MlaAttention::scratch_bytes(int max_rows, int cp) const {
          attend_scratch_bytes(layout, num_heads_, max_rows, cp);
 }
 
-void MlaAttention::project(const ForwardPass& pass, ConstMatrixView x, MatrixView q,
-                           MatrixView kv) const {
+void MlaAttention::project(const ForwardPass& pass, ConstMatrixView x, const Rows& rows) const {
   Stream& stream = *pass.stream;
-  const Arena::Scope scope(*pass.arena);
-  const MatrixView latents = pass.matrix(pass.own_rows(), latent_columns());
+  const MatrixView& latents = rows.latents;
   kernels::linear(stream, x, *down_proj_, latents);
   if (q_a_bias_ != nullptr) {
     kernels::add_bias(stream, q_a_bias_->data(), latents.column_range(0, q_lora_));
@@ -196,47 +201,45 @@ void MlaAttention::project(const ForwardPass& pass, ConstMatrixView x, MatrixVie
   if (kv_a_bias_ != nullptr) {
     kernels::add_bias(stream, kv_a_bias_->data(), latents.column_range(q_lora_, k_dim()));
   }
+  const kernels::RmsNormParams kv_norm = {latents.column_range(q_lora_, mla_.kv_lora_rank),
+                                          kv_norm_->data(), kLatentNormEps,
+                                          rows.kv.column_range(0, mla_.kv_lora_rank)};
   if (q_lora_ > 0) {
     const MatrixView q_latent = latents.column_range(0, q_lora_);
-    kernels::rms_norm(stream, {q_latent, q_norm_->data(), kLatentNormEps, q_latent});
-    kernels::linear(stream, q_latent, *q_proj_, q);
+    kernels::rms_norm_pair(stream, {q_latent, q_norm_->data(), kLatentNormEps, q_latent}, kv_norm);
+    kernels::linear(stream, q_latent, *q_proj_, rows.q);
   } else {
-    kernels::linear(stream, x, *q_proj_, q);
+    kernels::rms_norm(stream, kv_norm);
+    kernels::linear(stream, x, *q_proj_, rows.q);
   }
-  kernels::rms_norm(stream, {latents.column_range(q_lora_, mla_.kv_lora_rank), kv_norm_->data(),
-                             kLatentNormEps, kv.column_range(0, mla_.kv_lora_rank)});
-  const MatrixView k_rope = kv.column_range(mla_.kv_lora_rank, mla_.qk_rope_head_dim);
-  kernels::copy_heads(
-      stream, {latents.column_range(q_lora_ + mla_.kv_lora_rank, mla_.qk_rope_head_dim), 0, k_rope,
-               0, 1, mla_.qk_rope_head_dim});
-  kernels::rope(stream, {k_rope, 1, 0, pass.rope, is_interleaved_});
 }
 
-// Gives the columns that rope turned.
-MatrixView MlaAttention::turn(const ForwardPass& pass, MatrixView q) const {
+void MlaAttention::turn(const ForwardPass& pass, const Rows& rows, MatrixView to,
+                        int64_t to_head_stride) const {
   const int nope = mla_.qk_nope_head_dim;
-  const MatrixView q_rope = q.column_range(nope, q.columns - nope);
-  kernels::rope(*pass.stream, {q_rope, num_heads_, head_dim_, pass.rope, is_interleaved_});
-  return q_rope;
+  const int rope = mla_.qk_rope_head_dim;
+  const MatrixView q_rope = rows.q.column_range(nope, rows.q.columns - nope);
+  kernels::rope(*pass.stream, {{q_rope, head_dim_, to, to_head_stride, num_heads_},
+                               {rows.latents.column_range(q_lora_ + mla_.kv_lora_rank, rope), 0,
+                                rows.kv.column_range(mla_.kv_lora_rank, rope), 0, 1},
+                               pass.rope,
+                               is_interleaved_});
 }
 
-void MlaAttention::absorb(const ForwardPass& pass, MatrixView q, MatrixView absorbed) const {
-  const MatrixView q_rope = turn(pass, q);
-  kernels::head_linear(*pass.stream, {q, head_dim_, *uk_, absorbed, k_dim()});
-  kernels::copy_heads(
-      *pass.stream, {q_rope, head_dim_,
-                     absorbed.column_range(mla_.kv_lora_rank, absorbed.columns - mla_.kv_lora_rank),
-                     k_dim(), num_heads_, mla_.qk_rope_head_dim});
+void MlaAttention::absorb(const ForwardPass& pass, const Rows& rows, MatrixView absorbed) const {
+  const int64_t lora = mla_.kv_lora_rank;
+  turn(pass, rows, absorbed.column_range(lora, absorbed.columns - lora), k_dim());
+  kernels::head_linear(*pass.stream, {rows.q, head_dim_, *uk_, absorbed, k_dim()});
 }
 
 Status MlaAttention::attend_latents(const ForwardPass& pass, const kernels::KvCacheView& cache,
-                                    MatrixView q, ConstMatrixView kv, MatrixView out) const {
-  const MatrixView absorbed = pass.matrix(q.rows, int64_t{num_heads_} * k_dim());
-  absorb(pass, q, absorbed);
-  const MatrixView latent_out = pass.matrix(q.rows, int64_t{num_heads_} * cache.v_dim);
+                                    const Rows& rows, MatrixView out) const {
+  const MatrixView absorbed = pass.matrix(rows.q.rows, int64_t{num_heads_} * k_dim());
+  absorb(pass, rows, absorbed);
+  const MatrixView latent_out = pass.matrix(rows.q.rows, int64_t{num_heads_} * cache.v_dim);
   AttendParams params;
   params.q = absorbed;
-  params.kv = kv;
+  params.kv = rows.kv;
   params.num_heads = num_heads_;
   params.scale = scale_;
   params.out = latent_out;
@@ -246,9 +249,12 @@ Status MlaAttention::attend_latents(const ForwardPass& pass, const kernels::KvCa
 }
 
 void MlaAttention::attend_rows(const ForwardPass& pass, const kernels::KvCacheView& cache,
-                               MatrixView q, ConstMatrixView kv, MatrixView out) const {
+                               const Rows& rows, MatrixView out) const {
   Stream& stream = *pass.stream;
-  turn(pass, q);
+  const MatrixView& q = rows.q;
+  const MatrixView& kv = rows.kv;
+  turn(pass, rows, q.column_range(mla_.qk_nope_head_dim, q.columns - mla_.qk_nope_head_dim),
+       head_dim_);
   kernels::kv_append(stream, kv, pass.slots, cache);
   const int nope = mla_.qk_nope_head_dim;
   const int head_columns = nope + mla_.v_head_dim;
@@ -278,17 +284,18 @@ void MlaAttention::attend_rows(const ForwardPass& pass, const kernels::KvCacheVi
 Status MlaAttention::forward(const ForwardPass& pass, ConstMatrixView x,
                              const kernels::KvCacheView& cache, MatrixView y) const {
   const Arena::Scope scope(*pass.arena);
-  const int rows = pass.own_rows();
-  const MatrixView q = pass.matrix(rows, int64_t{num_heads_} * head_dim_);
-  const MatrixView kv = pass.matrix(rows, k_dim());
-  project(pass, x, q, kv);
-  const MatrixView out = pass.matrix(rows, int64_t{num_heads_} * mla_.v_head_dim);
+  const int count = pass.own_rows();
+  const Rows rows = {pass.matrix(count, latent_columns()),
+                     pass.matrix(count, int64_t{num_heads_} * head_dim_),
+                     pass.matrix(count, k_dim())};
+  project(pass, x, rows);
+  const MatrixView out = pass.matrix(count, int64_t{num_heads_} * mla_.v_head_dim);
   // Only where no sequence has anything in the cache.
   if (kv_b_proj_ != nullptr && pass.cp == nullptr && pass.attention_tables != nullptr &&
       pass.attention_tables->self() != nullptr) {
-    attend_rows(pass, cache, q, kv, out);
+    attend_rows(pass, cache, rows, out);
   } else {
-    RETURN_IF_ERROR(attend_latents(pass, cache, q, kv, out));
+    RETURN_IF_ERROR(attend_latents(pass, cache, rows, out));
   }
   kernels::linear(*pass.stream, out, *o_proj_, y);
   if (o_bias_ != nullptr) kernels::add_bias(*pass.stream, o_bias_->data(), y);

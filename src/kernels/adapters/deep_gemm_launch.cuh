@@ -102,16 +102,19 @@ inline uint32_t shape_m_of(const DeepGemmProduct& p) {
 template <typename T, typename Kernel, typename... Arguments>
 void launch(Stream& stream, Kernel kernel, int shared_memory, Arguments... arguments) {
   allow_shared_memory(kernel);
-  cudaLaunchAttribute cluster;
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {T::kMulticast, 1, 1};
+  cudaLaunchAttribute attributes[2];
+  attributes[0].id = cudaLaunchAttributeClusterDimension;
+  attributes[0].val.clusterDim = {T::kMulticast, 1, 1};
+  // They begin with a wait for the kernel before, see kernels/launch.cuh.
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(kGemmBlocks);
   config.blockDim = dim3(T::kThreads);
   config.dynamicSmemBytes = static_cast<size_t>(shared_memory);
   config.stream = stream_of(stream);
-  config.attrs = &cluster;
-  config.numAttrs = 1;
+  config.attrs = attributes;
+  config.numAttrs = 2;
   cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 

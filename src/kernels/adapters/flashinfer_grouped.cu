@@ -6,6 +6,7 @@
 #include <flashinfer/attention/variants.cuh>
 
 #include "kernels/adapters/flashinfer_launch.cuh"
+#include "kernels/launch.cuh"
 
 namespace wideep::kernels::adapters {
 namespace {
@@ -17,6 +18,7 @@ using Variant = flashinfer::DefaultAttention<false, false, false, false>;
 // A few blocks for each sequence. The kernels' sums are to base 2, and stand at their own least
 // value where no key was seen.
 __global__ void natural_lse_kernel(AttentionBatch batch, int num_heads, float* lse) {
+  follow_previous_kernel();
   const int64_t begin = int64_t{batch.first_row[blockIdx.x]} * num_heads;
   const int64_t end = begin + int64_t{batch.rows[blockIdx.x]} * num_heads;
   const int64_t step = int64_t{gridDim.y} * blockDim.x;
@@ -103,7 +105,7 @@ void grouped_attention(Stream& stream, const AttentionParams& from) {
 void to_natural_lse(Stream& stream, const AttentionBatch& batch, int num_heads, float* lse) {
   if (lse == nullptr) return;
   const dim3 grid(batch.num_sequences, 4);
-  natural_lse_kernel<<<grid, 256, 0, stream_of(stream)>>>(batch, num_heads, lse);
+  launch_kernel(stream, {grid, 256}, natural_lse_kernel, batch, num_heads, lse);
   check_launch(stream, "attention: its sums");
 }
 
