@@ -6,6 +6,7 @@
 #include "kernels/adapters/deep_gemm.h"
 #include "kernels/convert_rows.h"
 #include "kernels/cuda_ops.h"
+#include "kernels/few_rows_dot.h"
 #include "kernels/few_rows_gemm.h"
 #include "kernels/linear.h"
 #include "kernels/op_context.h"
@@ -133,6 +134,14 @@ void quantize_and_multiply(Stream& stream, ConstMatrixView x, const PackedWeight
   }
 }
 
+void multiply(Stream& stream, const BlasProduct& product) {
+  if (can_dot_few_rows(product)) {
+    dot_few_rows(stream, product);
+  } else {
+    stream.context().blas().multiply(stream, product);
+  }
+}
+
 // What cuBLASLt writes: floats from floats, and otherwise what is asked for.
 DType output_of(DType weights, DType y) {
   return weights == DType::kF32 ? DType::kF32 : y;
@@ -155,7 +164,7 @@ void linear(Stream& stream, ConstMatrixView x, const PackedWeight& weight, Matri
     blas.y_dtype = result.dtype;
     blas.y = result.data;
     blas.y_stride = result.stride;
-    stream.context().blas().multiply(stream, blas);
+    multiply(stream, blas);
   });
 }
 
@@ -181,7 +190,7 @@ void head_linear(Stream& stream, const HeadLinearParams& params) {
     blas.y = result.data;
     blas.y_stride = result.stride;
     blas.y_batch_stride = params.y_head_stride;
-    stream.context().blas().multiply(stream, blas);
+    multiply(stream, blas);
   });
 }
 

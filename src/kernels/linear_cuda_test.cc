@@ -35,8 +35,19 @@ TEST_F(LinearCudaTest, IsTheProductOfRoundedOperands) {
                             {kF32, kBF16, kF32},
                             {kBF16, kBF16, kF32},
                             {kBF16, kBF16, kBF16}}) {
-    for (const auto& [rows, out, in] :
-         {std::tuple{0, 8, 8}, {1, 8, 16}, {3, 129, 77}, {65, 200, 48}, {300, 256, 576}}) {
+    for (const auto& [rows, out, in] : {std::tuple{0, 8, 8},
+                                        {1, 8, 16},
+                                        {3, 129, 77},
+                                        {65, 200, 48},
+                                        {300, 256, 576},
+                                        // In teams of a few threads, of warps and of a block.
+                                        {2, 77, 8},
+                                        {3, 513, 128},
+                                        {1, 65, 512},
+                                        {4, 131, 1000},
+                                        {1, 256, 7168},
+                                        {3, 9, 8192},
+                                        {2, 17, 16000}}) {
       SCOPED_TRACE(testing::Message()
                    << dtype_name(types.x) << " " << dtype_name(types.weight) << " "
                    << dtype_name(types.y) << ", " << rows << " rows, " << out << " x " << in);
@@ -146,7 +157,7 @@ TEST_F(LinearCudaTest, HeadsLieApart) {
                             {kBF16, kBF16, kBF16},
                             {kF32, kBF16, kF32},
                             {kBF16, kBF16, kF32}}) {
-    for (const int rows : {0, 1, 33}) {
+    for (const int rows : {0, 1, 3, 33}) {
       const int in = 48;
       const int out = 72;
       const DeviceWeights weight = weights(types.weight, kHeads, out, in);
