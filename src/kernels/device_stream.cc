@@ -9,6 +9,7 @@
 #ifdef WIDEEP_CUDA
 #include "base/cuda.h"
 #include "kernels/op_context.h"
+#include "kernels/side_stream.h"
 #endif
 
 namespace wideep::kernels {
@@ -20,11 +21,14 @@ namespace {
 class CudaDeviceStream : public DeviceStream {
  public:
   CudaDeviceStream(ThreadPool& pool, Uuid uuid, CudaStream handle,
-                   std::unique_ptr<OpContext> context)
+                   std::unique_ptr<OpContext> context, std::unique_ptr<SideStream> side)
       : uuid_(uuid),
         handle_(std::move(handle)),
         context_(std::move(context)),
-        stream_(Stream::of_cuda(pool, handle_.get(), context_.get())) {}
+        side_(std::move(side)),
+        stream_(Stream::of_cuda(pool, handle_.get(), context_.get())) {
+    context_->set_side(side_.get());
+  }
   ~CudaDeviceStream() override { cudaStreamSynchronize(handle_.get()); }
 
   Stream& stream() override { return stream_; }
@@ -40,6 +44,7 @@ class CudaDeviceStream : public DeviceStream {
   Uuid uuid_;
   CudaStream handle_;
   std::unique_ptr<OpContext> context_;
+  std::unique_ptr<SideStream> side_;
   Stream stream_;
 };
 
@@ -49,9 +54,10 @@ Result<std::unique_ptr<DeviceStream>> DeviceStream::open(ThreadPool& pool, int d
   RETURN_IF_CUDA_ERROR(cudaSetDevice(device));
   ASSIGN_OR_RETURN(CudaStream handle, CudaStream::create());
   ASSIGN_OR_RETURN(std::unique_ptr<OpContext> context, OpContext::create());
+  ASSIGN_OR_RETURN(std::unique_ptr<SideStream> side, SideStream::create(pool));
   ASSIGN_OR_RETURN(const GpuUuid uuid, current_gpu_uuid());
-  return std::unique_ptr<DeviceStream>(
-      std::make_unique<CudaDeviceStream>(pool, uuid, std::move(handle), std::move(context)));
+  return std::unique_ptr<DeviceStream>(std::make_unique<CudaDeviceStream>(
+      pool, uuid, std::move(handle), std::move(context), std::move(side)));
 }
 
 #else

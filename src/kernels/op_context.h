@@ -18,6 +18,7 @@ namespace wideep {
 
 namespace kernels {
 class Blas;              // kernels/adapters/blas.h
+class SideStream;        // kernels/side_stream.h
 class TensorMapEncoder;  // kernels/adapters/tensor_map.h
 
 // After a launch: an error of it becomes the stream's, with the op's name.
@@ -48,6 +49,12 @@ class OpContext {
   Status begin_profile(Stream& stream);
   Result<std::vector<kernels::OpTime>> end_profile(Stream& stream);
 
+  bool is_profiled() const { return profile_ != nullptr; }
+
+  // Beside this context's stream, which outlives it; null: none.
+  kernels::SideStream* side() const { return side_; }
+  void set_side(kernels::SideStream* side) { side_ = side; }
+
   kernels::Blas& blas() const { return *blas_; }
   const kernels::TensorMapEncoder& tensor_maps() const { return *tensor_maps_; }
 
@@ -59,6 +66,7 @@ class OpContext {
   int num_sms_ = 0;
   Buffer workspace_;
   std::unique_ptr<Profile> profile_;  // while one is made
+  kernels::SideStream* side_ = nullptr;
   std::unique_ptr<kernels::Blas> blas_;
   std::unique_ptr<kernels::TensorMapEncoder> tensor_maps_;
 };

@@ -12,6 +12,8 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
+#include "kernels/op_context.h"
+#include "kernels/side_stream.h"
 #include "kernels/transfer.h"
 #include "moe/conventional_layer.h"
 #include "moe/wide_ep_layer.h"
@@ -71,6 +73,9 @@ class DenseMlp : public FeedForward {
   const kernels::PackedWeight* down_;
 };
 
+// With more rows the shared expert keeps a GPU busy on its own.
+constexpr int kSideRows = 256;
+
 class MoeBlock : public FeedForward {
  public:
   MoeBlock(const FeedForwardOptions& options, WeightStore& store);
@@ -98,6 +103,10 @@ class MoeBlock : public FeedForward {
   void make_conventional(const std::string& prefix, const moe::MoeShape& shape, WeightStore& store);
   void make_wide_ep(const std::string& prefix, const moe::MoeShape& shape, WeightStore& store);
   void plan_shared(const std::string& prefix, WeightStore& store);
+  // Where the shared expert runs beside the others; null: on the pass's stream, before them.
+  kernels::SideStream* side_of(const ForwardPass& pass) const;
+  Status run_shared(const ForwardPass& pass, kernels::SideStream* side, ConstMatrixView x,
+                    MatrixView y) const;
 
   FeedForwardOptions options_;
   std::optional<moe::Router> router_;
@@ -245,6 +254,12 @@ Status MoeBlock::forward(const ForwardPass& pass, ConstMatrixView x, std::span<c
   const MoeModelConfig& moe = config().moe;
   const std::span<int32_t> ids = pass.arena->take<int32_t>(x.rows * moe.top_k);
   const std::span<float> weights = pass.arena->take<float>(x.rows * moe.top_k);
+  kernels::SideStream* side = side_of(pass);
+  MatrixView shared;
+  if (shared_ != nullptr) {
+    shared = pass.matrix(x.rows, config().hidden_size);
+    RETURN_IF_ERROR(run_shared(pass, side, x, shared));
+  }
   router_->forward(
       *pass.stream, x,
       {pass.arena->matrix(x.rows, moe.num_experts), ids.data(), weights.data(), pass.num_tokens});
@@ -255,18 +270,29 @@ Status MoeBlock::forward(const ForwardPass& pass, ConstMatrixView x, std::span<c
   const std::array<int, 1> own_rows = {static_cast<int>(x.rows)};
   if (options_.wide_ep != nullptr && dp_rows.empty()) dp_rows = own_rows;
   moe::MoeInput input = {x, ids.data(), weights.data()};
-  MatrixView shared;
-  if (shared_ != nullptr && experts_->adds_residual()) {
-    shared = pass.matrix(x.rows, config().hidden_size);
-    RETURN_IF_ERROR(shared_->forward(pass, x, dp_rows, shared));
-    input.residual = shared;
-  }
+  input.side = side;
+  if (experts_->adds_residual()) input.residual = shared;
   RETURN_IF_ERROR(experts_->forward(*pass.stream, *pass.arena, input, dp_rows, y));
-  if (shared_ == nullptr || experts_->adds_residual()) return Status::ok();
-  shared = pass.matrix(x.rows, config().hidden_size);
-  RETURN_IF_ERROR(shared_->forward(pass, x, dp_rows, shared));
-  kernels::add(*pass.stream, shared, y);
+  if (side != nullptr) side->join(*pass.stream);
+  if (shared_ != nullptr && !experts_->adds_residual()) kernels::add(*pass.stream, shared, y);
   return Status::ok();
+}
+
+kernels::SideStream* MoeBlock::side_of(const ForwardPass& pass) const {
+  if (shared_ == nullptr || !pass.stream->is_cuda()) return nullptr;
+  const OpContext& context = pass.stream->context();
+  return pass.own_rows() <= kSideRows && !context.is_profiled() ? context.side() : nullptr;
+}
+
+Status MoeBlock::run_shared(const ForwardPass& pass, kernels::SideStream* side, ConstMatrixView x,
+                            MatrixView y) const {
+  if (side == nullptr) return shared_->forward(pass, x, {}, y);
+  Arena arena(pass.arena->take<std::byte>(shared_->scratch_bytes(static_cast<int>(x.rows))));
+  ForwardPass beside = pass;
+  beside.stream = &side->stream();
+  beside.arena = &arena;
+  side->fork(*pass.stream);
+  return shared_->forward(beside, x, {}, y);
 }
 
 int64_t MoeBlock::scratch_bytes(int max_rows) const {
@@ -274,12 +300,12 @@ int64_t MoeBlock::scratch_bytes(int max_rows) const {
   int64_t routed = experts_->scratch_bytes(max_rows);
   int64_t shared = 0;
   if (shared_ != nullptr) {
-    const int64_t sum = Arena::matrix_bytes(max_rows, config().hidden_size);
-    if (experts_->adds_residual()) routed += sum;
-    shared = sum + shared_->scratch_bytes(max_rows);
+    shared = Arena::matrix_bytes(max_rows, config().hidden_size);
+    if (options_.on_gpu) routed += shared_->scratch_bytes(std::min(max_rows, kSideRows));
+    routed = std::max(routed, shared_->scratch_bytes(max_rows));
   }
   return 2 * Arena::matrix_bytes(max_rows, moe.top_k) +
-         Arena::matrix_bytes(max_rows, moe.num_experts) + std::max(routed, shared);
+         Arena::matrix_bytes(max_rows, moe.num_experts) + shared + routed;
 }
 
 }  // namespace

@@ -169,6 +169,7 @@ Status ConventionalLayer::forward(Stream& stream, Arena& arena, const MoeInput& 
                                   std::span<const int> dp_tokens, MatrixView y) {
   CHECK(y.stride == shape_.hidden_size);
   const bool is_gathered = options_.gather != nullptr;
+  CHECK(input.residual.data == nullptr || adds_residual());
   CHECK(!is_gathered || std::ssize(dp_tokens) == options_.gather->size());
   const int64_t tokens =
       is_gathered ? std::accumulate(dp_tokens.begin(), dp_tokens.end(), int64_t{0}) : input.x.rows;
@@ -177,8 +178,13 @@ Status ConventionalLayer::forward(Stream& stream, Arena& arena, const MoeInput& 
   std::vector<int> counts;
   for (int chunk = 0; chunk < chunks; ++chunk) {
     const auto [begin, end] = share_of(static_cast<int>(input.x.rows), chunks, chunk);
-    const MoeInput rows = {input.x.row_range(begin, end - begin), input.ids + begin * shape_.top_k,
-                           input.weights + begin * shape_.top_k};
+    MoeInput rows = input;
+    rows.x = input.x.row_range(begin, end - begin);
+    rows.ids += begin * shape_.top_k;
+    rows.weights += begin * shape_.top_k;
+    if (input.residual.data != nullptr) {
+      rows.residual = input.residual.row_range(begin, end - begin);
+    }
     const MatrixView y_rows = y.row_range(begin, end - begin);
     if (!is_gathered) {
       run_own_experts(stream, arena, rows, y_rows);

@@ -34,6 +34,7 @@ class ConventionalLayer : public MoeLayer {
 
   Status forward(Stream& stream, Arena& arena, const MoeInput& input,
                  std::span<const int> dp_tokens, MatrixView y) override;
+  bool adds_residual() const override { return options_.on_gpu && options_.gather == nullptr; }
   int64_t scratch_bytes(int max_rows) const override;
   // The same of a layer on a GPU with num_experts of its own, of a group of `ranks`, whose experts
   // and group are not there yet.

@@ -142,6 +142,8 @@ void run_experts_on_device(Stream& stream, Arena& arena, const DeviceExpertsPara
   combine.weights = shape.weight_scales_input ? nullptr : params.input.weights;
   combine.top_k = shape.top_k;
   combine.y = params.y;
+  if (params.input.side != nullptr) params.input.side->join(stream);
+  combine.residual = params.input.residual;
   kernels::combine_rows(stream, combine);
 }
 

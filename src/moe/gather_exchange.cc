@@ -39,7 +39,11 @@ class GatherExchange : public SlotExchange {
                              .max_num_tokens = static_cast<int>(options_.max_tokens),
                              .on_gpu = true});
     layer.set_profile(batch.profile);
-    RETURN_IF_ERROR(layer.forward(stream, arena, batch.input, batch.tokens, y));
+    MoeInput input = batch.input;
+    input.residual = layer.adds_residual() ? batch.residual : ConstMatrixView{};
+    RETURN_IF_ERROR(layer.forward(stream, arena, input, batch.tokens, y));
+    if (layer.adds_residual()) return Status::ok();
+    if (input.side != nullptr) input.side->join(stream);
     if (batch.residual.data != nullptr) kernels::add(stream, batch.residual, y);
     return Status::ok();
   }

@@ -12,6 +12,7 @@
 #include "base/tensor.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/linear.h"
+#include "kernels/side_stream.h"
 #include "moe/layer_profile.h"
 
 namespace wideep::moe {
@@ -30,6 +31,7 @@ struct MoeInput {
   const float* weights = nullptr;  // [tokens, top_k]
   // [tokens, hidden], added to the sum, for layers that add one; null: none.
   ConstMatrixView residual = {};
+  kernels::SideStream* side = nullptr;  // joined before the residual is read; null: no need
 
   std::span<const int32_t> all_ids(int top_k) const {
     return {ids, static_cast<size_t>(x.rows * top_k)};

@@ -90,6 +90,7 @@ class NvlinkExchange : public SlotExchange {
          .group_rows = is_masked ? shapes_.masked.max_rows : 0,
          .expected_rows = (pairs + options_.shape.num_slots - 1) / options_.shape.num_slots});
     RETURN_IF_ERROR(meet_for_phase(batch.profile, stream, Phase::kCombine));
+    if (input.side != nullptr) input.side->join(stream);
     return together(stream, [&] {
       return group.combine(stream, {.rows = {}, .residual = batch.residual, .y = y});
     });

@@ -45,8 +45,10 @@ Status WideEpLayer::forward(Stream& stream, Arena& arena, const MoeInput& input,
   for (int chunk = 0; chunk < chunks; ++chunk) {
     const auto [begin, end] = share_of(static_cast<int>(input.x.rows), chunks, chunk);
     const int64_t first_pair = int64_t{begin} * options_.shape.top_k;
-    MoeInput rows = {input.x.row_range(begin, end - begin), input.ids + first_pair,
-                     input.weights + first_pair};
+    MoeInput rows = input;
+    rows.x = input.x.row_range(begin, end - begin);
+    rows.ids += first_pair;
+    rows.weights += first_pair;
     const MatrixView y_rows = y.row_range(begin, end - begin);
     if (!stream.is_cuda()) {
       RETURN_IF_ERROR(forward_chunk(stream, arena, rows, y_rows));
