@@ -15,16 +15,15 @@ int64_t ceil_div(int64_t a, int64_t b) {
 Splitter::Splitter(const Shape& shape, std::span<const int> slots) : shape_(shape) {
   CHECK_EQ(static_cast<int>(slots.size()), shape.num_slots);
   index_replicas(slots);
-  find_components();
+  forest_ = find_forest();
   rank_tokens_.resize(shape.num_ranks);
   replica_tokens_.resize(replicas_.size());
-  component_tokens_.resize(component_size_.size());
+  surplus_.resize(static_cast<size_t>(shape_.num_ranks) + 1);
   cut_.resize(shape.num_ranks);
   rank_mark_.resize(shape.num_ranks);
   shared_mark_.resize(shared_experts_.size());
-  queue_.resize(shape.num_ranks);
-  from_.resize(shape.num_ranks);
-  into_.resize(shape.num_ranks);
+  level_.resize(shape.num_ranks);
+  queue_.reserve(shape.num_ranks);
 }
 
 void Splitter::index_replicas(std::span<const int> slots) {
@@ -67,30 +66,11 @@ void Splitter::index_replicas(std::span<const int> slots) {
   }
 }
 
-void Splitter::find_components() {
-  component_.assign(shape_.num_ranks, -1);
-  std::vector<int> open;
-  const auto enter = [&](int rank) {
-    if (component_[rank] >= 0) return;
-    component_[rank] = static_cast<int>(component_size_.size()) - 1;
-    ++component_size_.back();
-    open.push_back(rank);
-  };
-  for (int start = 0; start < shape_.num_ranks; ++start) {
-    if (component_[start] >= 0) continue;
-    component_size_.push_back(0);
-    enter(start);
-    while (!open.empty()) {
-      const int rank = open.back();
-      open.pop_back();
-      for (int i = rank_begin_[rank]; i < rank_begin_[rank + 1]; ++i) {
-        const int shared = replicas_[rank_replicas_[i]].shared;
-        for (int r = shared_begin_[shared]; r < shared_begin_[shared + 1]; ++r) {
-          enter(replicas_[r].rank);
-        }
-      }
-    }
-  }
+SplitForest Splitter::find_forest() const {
+  std::vector<int> ranks;
+  ranks.reserve(replicas_.size());
+  for (const Replica& replica : replicas_) ranks.push_back(replica.rank);
+  return make_split_forest(shape_.num_ranks, shared_begin_, ranks);
 }
 
 int64_t Splitter::split(std::span<const int64_t> tokens, std::span<int64_t> tokens_of_slot) {
@@ -109,10 +89,13 @@ int64_t Splitter::split(std::span<const int64_t> tokens, std::span<int64_t> toke
 int64_t Splitter::best_max(std::span<const int64_t> tokens) {
   CHECK_EQ(static_cast<int>(tokens.size()), shape_.num_experts);
   start_even(tokens);
-  raise_to_components();
-  for (int rank = 0; rank < shape_.num_ranks; ++rank) {
-    while (rank_tokens_[rank] > target_) {
-      if (!push_from(rank)) raise_to_reached();
+  weigh_parts();
+  balance_along_forest();
+  while (const int overfull = count_overfull()) {
+    if (find_levels(overfull)) {
+      push_wave();
+    } else {
+      raise_to_rest();
     }
   }
   return target_;
@@ -125,6 +108,11 @@ void Splitter::start_even(std::span<const int64_t> tokens) {
       rank_tokens_[shape_.rank_of(home_slot_[expert])] += tokens[expert];
     }
   }
+  // What no split takes from a rank is the first bound.
+  const auto fullest = std::ranges::max_element(rank_tokens_);
+  target_ = cut_tokens_ = *fullest;
+  std::fill(cut_.begin(), cut_.end(), false);
+  cut_[fullest - rank_tokens_.begin()] = true;
   for (size_t shared = 0; shared < shared_experts_.size(); ++shared) {
     const int begin = shared_begin_[shared];
     const int copies = shared_begin_[shared + 1] - begin;
@@ -137,83 +125,127 @@ void Splitter::start_even(std::span<const int64_t> tokens) {
   }
 }
 
-// No split moves tokens between components: the fullest of them, on average, is the first target.
-void Splitter::raise_to_components() {
-  std::fill(component_tokens_.begin(), component_tokens_.end(), 0);
-  for (int rank = 0; rank < shape_.num_ranks; ++rank) {
-    component_tokens_[component_[rank]] += rank_tokens_[rank];
-  }
-  target_ = 0;
-  int fullest = 0;
-  for (size_t c = 0; c < component_tokens_.size(); ++c) {
-    const int64_t bound = ceil_div(component_tokens_[c], component_size_[c]);
+// No split moves tokens between parts, so the mean of each is a bound. Within a part all ranks are
+// to have the same, the first ones the rest.
+void Splitter::weigh_parts() {
+  for (int begin = 0, end = 0; begin < shape_.num_ranks; begin = end) {
+    end = forest_.part_end[begin];
+    int64_t tokens = 0;
+    for (int i = begin; i < end; ++i) tokens += rank_tokens_[forest_.order[i]];
+    const int64_t mean = tokens / (end - begin);
+    const int64_t rest = tokens % (end - begin);
+    surplus_[begin] = 0;
+    for (int i = begin; i < end; ++i) {
+      const int64_t own = mean + (i - begin < rest);
+      surplus_[i + 1] = surplus_[i] + rank_tokens_[forest_.order[i]] - own;
+    }
+    const int64_t bound = mean + (rest > 0);
     if (bound <= target_) continue;
     target_ = bound;
-    fullest = static_cast<int>(c);
+    cut_tokens_ = tokens;
+    std::fill(cut_.begin(), cut_.end(), false);
+    for (int i = begin; i < end; ++i) cut_[forest_.order[i]] = true;
   }
-  for (int rank = 0; rank < shape_.num_ranks; ++rank) cut_[rank] = component_[rank] == fullest;
-  cut_tokens_ = component_tokens_[fullest];
 }
 
-// Breadth-first search from an overfull rank along experts that it (or a rank reached so far) can
-// hand over; pushes as much as fits along the first path to a rank below the target. False: there
-// is none.
-bool Splitter::push_from(int source) {
-  ++search_;
-  int head = 0;
-  int tail = 0;
-  rank_mark_[source] = search_;
-  queue_[tail++] = source;
-  while (head < tail) {
-    const int rank = queue_[head++];
+// A replica that would have to give more than it has gives all; the replicas of its expert that
+// were to take what is missing take less, the first ones first.
+void Splitter::balance_along_forest() {
+  for (size_t shared = 0; shared < shared_experts_.size(); ++shared) {
+    const int begin = shared_begin_[shared];
+    const int end = shared_begin_[shared + 1];
+    const auto gives = [&](int replica) {
+      return surplus_[forest_.give_end[replica]] - surplus_[forest_.give_begin[replica]];
+    };
+    int64_t missing = 0;
+    for (int r = begin; r < end; ++r) {
+      missing += std::max<int64_t>(0, gives(r) - replica_tokens_[r]);
+    }
+    for (int r = begin; r < end; ++r) {
+      int64_t given = std::min(gives(r), replica_tokens_[r]);
+      const int64_t less = std::min(missing, std::max<int64_t>(0, -given));
+      given += less;
+      missing -= less;
+      replica_tokens_[r] -= given;
+      rank_tokens_[replicas_[r].rank] -= given;
+    }
+  }
+}
+
+int Splitter::count_overfull() const {
+  return static_cast<int>(
+      std::ranges::count_if(rank_tokens_, [&](int64_t tokens) { return tokens > target_; }));
+}
+
+// Breadth-first search from the ranks with room, against the direction of tokens, until it has come
+// to all overfull ranks. False: it does not come to one.
+bool Splitter::find_levels(int overfull) {
+  ++wave_;
+  queue_.clear();
+  const auto reach = [&](int rank, int level) {
+    if (rank_mark_[rank] == wave_) return;
+    rank_mark_[rank] = wave_;
+    level_[rank] = level;
+    queue_.push_back(rank);
+    overfull -= rank_tokens_[rank] > target_;
+  };
+  for (int rank = 0; rank < shape_.num_ranks; ++rank) {
+    if (rank_tokens_[rank] < target_) reach(rank, 0);
+  }
+  for (size_t head = 0; head < queue_.size() && overfull > 0; ++head) {
+    const int rank = queue_[head];
     for (int i = rank_begin_[rank]; i < rank_begin_[rank + 1]; ++i) {
-      const int from = rank_replicas_[i];
-      const int shared = replicas_[from].shared;
-      if (replica_tokens_[from] == 0 || shared_mark_[shared] == search_) continue;
-      shared_mark_[shared] = search_;
-      for (int into = shared_begin_[shared]; into < shared_begin_[shared + 1]; ++into) {
-        const int next = replicas_[into].rank;
-        if (rank_mark_[next] == search_) continue;
-        rank_mark_[next] = search_;
-        from_[next] = from;
-        into_[next] = into;
-        if (rank_tokens_[next] < target_) {
-          push_along(source, next);
-          return true;
-        }
-        queue_[tail++] = next;
+      const int shared = replicas_[rank_replicas_[i]].shared;
+      if (shared_mark_[shared] == wave_) continue;
+      shared_mark_[shared] = wave_;
+      for (int r = shared_begin_[shared]; r < shared_begin_[shared + 1]; ++r) {
+        if (replica_tokens_[r] > 0) reach(replicas_[r].rank, level_[rank] + 1);
       }
     }
   }
-  return false;
+  return overfull == 0;
 }
 
-void Splitter::push_along(int source, int sink) {
-  int64_t amount = std::min(rank_tokens_[source] - target_, target_ - rank_tokens_[sink]);
-  for (int rank = sink; rank != source; rank = replicas_[from_[rank]].rank) {
-    amount = std::min(amount, replica_tokens_[from_[rank]]);
+void Splitter::push_wave() {
+  for (size_t i = queue_.size(); i-- > 0;) {
+    if (rank_tokens_[queue_[i]] > target_) push_from(queue_[i]);
   }
-  for (int rank = sink; rank != source; rank = replicas_[from_[rank]].rank) {
-    replica_tokens_[from_[rank]] -= amount;
-    replica_tokens_[into_[rank]] += amount;
-  }
-  rank_tokens_[source] -= amount;
-  rank_tokens_[sink] += amount;
 }
 
-// The ranks that the last search reached keep all their tokens among themselves, so their mean is a
-// bound; each of them is at the target or over it, and the source is over it, so the bound is
-// higher.
-void Splitter::raise_to_reached() {
+// Hands over what a rank has too much: of each expert to the lowest rank that is a step nearer, as
+// long as it has tokens of the expert; more than that rank has room for, if need be.
+void Splitter::push_from(int rank) {
+  for (int i = rank_begin_[rank]; i < rank_begin_[rank + 1]; ++i) {
+    const int64_t excess = rank_tokens_[rank] - target_;
+    if (excess == 0) return;
+    const int from = rank_replicas_[i];
+    if (replica_tokens_[from] == 0) continue;
+    const int shared = replicas_[from].shared;
+    for (int into = shared_begin_[shared]; into < shared_begin_[shared + 1]; ++into) {
+      const int next = replicas_[into].rank;
+      if (rank_mark_[next] != wave_ || level_[next] != level_[rank] - 1) continue;
+      const int64_t amount = std::min(excess, replica_tokens_[from]);
+      replica_tokens_[from] -= amount;
+      replica_tokens_[into] += amount;
+      rank_tokens_[rank] -= amount;
+      rank_tokens_[next] += amount;
+      break;
+    }
+  }
+}
+
+// The ranks that the search did not come to keep their tokens among themselves, so their mean is a
+// bound; each of them is at the target or over it, and one is over it, so the bound is higher.
+void Splitter::raise_to_rest() {
   cut_tokens_ = 0;
-  int64_t reached = 0;
+  int64_t rest = 0;
   for (int rank = 0; rank < shape_.num_ranks; ++rank) {
-    cut_[rank] = rank_mark_[rank] == search_;
+    cut_[rank] = rank_mark_[rank] != wave_;
     if (!cut_[rank]) continue;
     cut_tokens_ += rank_tokens_[rank];
-    ++reached;
+    ++rest;
   }
-  const int64_t bound = ceil_div(cut_tokens_, reached);
+  const int64_t bound = ceil_div(cut_tokens_, rest);
   CHECK(bound > target_);
   target_ = bound;
 }

@@ -4,8 +4,11 @@
 // Given a placement, the smallest possible maximum is  M* = max over rank sets A of
 // ceil(tokens of the experts that live only in A / |A|)  (Hall's condition: the split is a
 // bipartite flow from experts to ranks, and A is the rank side of a minimum cut). The split starts
-// even; what is over the target on a rank is pushed along shortest paths of shared experts to ranks
-// below it; where no path is left, the ranks that were reached are a set A that proves a higher
+// even and is balanced along a spanning forest (split_forest.h), which is all where every replica
+// has the tokens that it is to give. What is then over the target on a rank is pushed towards ranks
+// below it, in waves: a rank hands over all it has too much to ranks that are a step nearer, the
+// farthest ranks first (Goldberg and Tarjan's push-relabel, with exact distances before each wave).
+// Where no way is left, the ranks that cannot get rid of anything are a set A that proves a higher
 // bound, and the target is raised to it (Newton's method over cuts).
 #pragma once
 
@@ -13,6 +16,7 @@
 #include <span>
 #include <vector>
 
+#include "eplb/split_forest.h"
 #include "eplb/types.h"
 
 namespace wideep::eplb {
@@ -35,8 +39,8 @@ class Splitter {
   Splitter(const Shape& shape, std::span<const int> slots);
 
   // The best split of a batch. tokens: [num_experts], >= 0. tokens_of_slot: [num_slots], out.
-  // Returns the tokens of the fullest rank. Deterministic. O(paths x replicas of shared experts);
-  // about ten microseconds at 256 experts, 288 slots, 36 ranks.
+  // Returns the tokens of the fullest rank. Deterministic. O(experts + slots + waves x replicas of
+  // shared experts); waves are few where the load is the one that the placement was made for.
   int64_t split(std::span<const int64_t> tokens, std::span<int64_t> tokens_of_slot);
 
   // The same without the slots.
@@ -54,37 +58,38 @@ class Splitter {
   };
 
   void index_replicas(std::span<const int> slots);
-  void find_components();
+  SplitForest find_forest() const;
   void start_even(std::span<const int64_t> tokens);
-  void raise_to_components();
-  bool push_from(int source);
-  void push_along(int source, int sink);
-  void raise_to_reached();
+  void weigh_parts();
+  void balance_along_forest();
+  int count_overfull() const;
+  bool find_levels(int overfull);
+  void push_wave();
+  void push_from(int rank);
+  void raise_to_rest();
 
   const Shape shape_;
   std::vector<int> home_slot_;       // [num_experts] slot of an expert with one replica, or -1
   std::vector<int> shared_experts_;  // experts with replicas on several ranks
   std::vector<int> shared_begin_;    // [num_shared + 1] into replicas_
   std::vector<Replica> replicas_;
-  std::vector<int> rank_begin_;      // [num_ranks + 1] into rank_replicas_
-  std::vector<int> rank_replicas_;   // replicas of shared experts on each rank
-  std::vector<int> component_;       // [num_ranks] component of the rank graph
-  std::vector<int> component_size_;  // [num_components]
+  std::vector<int> rank_begin_;     // [num_ranks + 1] into rank_replicas_
+  std::vector<int> rank_replicas_;  // replicas of shared experts on each rank
+  SplitForest forest_;              // of replicas_
 
   // Of the current batch:
   std::vector<int64_t> rank_tokens_;     // [num_ranks]
   std::vector<int64_t> replica_tokens_;  // [num_replicas]
-  std::vector<int64_t> component_tokens_;
+  std::vector<int64_t> surplus_;         // [num_ranks + 1] of the ranks before a position
   int64_t target_ = 0;
   std::vector<bool> cut_;   // [num_ranks] the set that proves target_
   int64_t cut_tokens_ = 0;  // of the experts that live only there
-  // Of the current search: a rank or expert is reached if its mark equals search_.
-  uint32_t search_ = 0;
+  // Of the current wave: a rank or expert is reached if its mark equals wave_.
+  uint32_t wave_ = 0;
   std::vector<uint32_t> rank_mark_;
   std::vector<uint32_t> shared_mark_;
-  std::vector<int> queue_;
-  std::vector<int> from_;  // [num_ranks] replica that tokens leave to reach this rank
-  std::vector<int> into_;  // [num_ranks] replica of the same expert on this rank
+  std::vector<int> level_;  // [num_ranks] steps to a rank with room
+  std::vector<int> queue_;  // ranks that were reached, levels ascending
 };
 
 }  // namespace wideep::eplb

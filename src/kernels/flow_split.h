@@ -1,12 +1,11 @@
 // How many of a batch's tokens each replica takes so that the fullest rank has as few as any split
 // allows: the maximum flow of eplb/split.h, token for token, as one warp of a GPU works it out.
 //
-// The tokens of an expert begin evenly spread over its replicas. What a rank has over the target is
-// pushed along shortest paths of shared experts to ranks below it; where no path is left, the ranks
-// that were reached prove a higher target. The order of all steps is that of eplb's Splitter, and
-// so is the result. What makes it quick on a GPU: a rank's replicas are looked at side by side, the
-// ranks that have an expert are bits of a few words, and a search goes on after a push as long as
-// the push has not cut one of its paths, since a new search would come to the same point.
+// What a rank has over the target is pushed in waves towards ranks below it, a step at a time;
+// where no way is left, the ranks that cannot get rid of anything prove a higher target. The rules
+// are those of eplb's Splitter, and so is the result. What suits them to a GPU: a lane has one or a
+// few ranks, all ranks of a distance push at once, and the ranks that one can give to are bits of a
+// few words, so that the distances take an AND and a ballot a step.
 //
 // The code runs on lanes that take the same steps: the 32 of a warp, or one on the host, which is
 // how tests hold it against eplb. Lanes is a class with
@@ -20,9 +19,19 @@
 // Tokens of a batch, over all experts, are fewer than 2^31.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 #include "base/host_device.h"
+
+// Before a loop: how often a GPU's compiler repeats its body. Code that runs once is waited for, so
+// that less of it is faster.
+#ifdef __CUDA_ARCH__
+#define WIDEEP_UNROLL(count) _Pragma(WIDEEP_PRAGMA_TEXT(unroll count))
+#define WIDEEP_PRAGMA_TEXT(text) #text
+#else
+#define WIDEEP_UNROLL(count)
+#endif
 
 namespace wideep::kernels {
 
@@ -72,11 +81,6 @@ struct RankSet {
     }
     return result;
   }
-  WIDEEP_HOST_DEVICE void add(int rank) {
-    for (int w = 0; w < kWords; ++w) {
-      if (rank / kRanksOfWord == w) words[w] |= 1U << (rank % kRanksOfWord);
-    }
-  }
   WIDEEP_HOST_DEVICE void add(const RankSet& other) {
     for (int w = 0; w < kWords; ++w) words[w] |= other.words[w];
   }
@@ -96,16 +100,6 @@ struct RankSet {
     }
     return rank;
   }
-  // Those below `end`.
-  WIDEEP_HOST_DEVICE RankSet first(int end) const {
-    RankSet result;
-    for (int w = 0; w < kWords; ++w) {
-      const int bits = end - w * kRanksOfWord;
-      const uint32_t mask = bits >= kRanksOfWord ? ~0U : bits <= 0 ? 0U : (1U << bits) - 1;
-      result.words[w] = words[w] & mask;
-    }
-    return result;
-  }
   WIDEEP_HOST_DEVICE int size() const {
     int count = 0;
     for (int w = 0; w < kWords; ++w) count += count_bits(words[w]);
@@ -113,28 +107,35 @@ struct RankSet {
   }
 };
 
-// The replicas that can take tokens from each other: those of experts that several ranks have,
-// called entries, in the order of ranks, and slots within a rank. Copies of an expert on one rank
-// count once.
+// The replicas of a placement. Each has a place; those of an expert are neighbours. A replica is
+// shared if another rank has the expert as well; a second copy on a rank does not count.
 struct SplitGraph {
   int num_ranks = 0;
-  const int32_t* entry_begin = nullptr;      // [num_ranks + 1] entries of each rank
-  const int32_t* entry_rank = nullptr;       // [entries]
-  const int32_t* entry_shared = nullptr;     // [entries] which shared expert
-  const int32_t* entry_ranks = nullptr;      // [entries, words_of_ranks] that have this expert
-  const int32_t* shared_begin = nullptr;     // [shared experts + 1] into shared_entries
-  const int32_t* shared_entries = nullptr;   // [entries] of each shared expert, ranks ascending
-  const int32_t* component = nullptr;        // [num_ranks] of the graph; from 0 to num_ranks
-  const int32_t* component_ranks = nullptr;  // [num_ranks] ranks of each component, 0 beyond
+  int slots_per_rank = 0;
+  const int32_t* start = nullptr;         // [num_experts + 1] places of each expert
+  const int32_t* place_rank = nullptr;    // [num_slots]
+  const int32_t* place_expert = nullptr;  // [num_slots]
+  const int32_t* place_ranks = nullptr;   // [num_slots, words_of_ranks] that share the expert
+  // [num_ranks, slots_per_rank] Places of a rank, the shared ones first, else in order of slots.
+  const int32_t* rank_places = nullptr;
+  const int32_t* rank_shared = nullptr;  // [num_ranks] how many of them are shared
 };
 
-// Of one batch. The caller fills the first two with the even split.
+// Of one batch; the caller fills it.
 struct SplitState {
   int32_t* rank_tokens = nullptr;   // [num_ranks] of all experts
-  int32_t* entry_tokens = nullptr;  // [entries]
-  int32_t* queue = nullptr;         // [num_ranks]
-  int32_t* from = nullptr;          // [num_ranks] entry that tokens leave to reach a rank
+  int32_t* place_tokens = nullptr;  // [num_slots]
+  int32_t* bounds = nullptr;        // [num_ranks] in any order; the fullest rank has each or more
 };
+
+// Other lanes may add to the same.
+WIDEEP_HOST_DEVICE inline void add_tokens(int32_t* to, int tokens) {
+#ifdef __CUDA_ARCH__
+  atomicAdd(to, tokens);
+#else
+  std::atomic_ref(*to).fetch_add(tokens, std::memory_order_relaxed);
+#endif
+}
 
 template <int kWords, typename Lanes>
 class FlowSplit {
@@ -146,188 +147,139 @@ class FlowSplit {
 
   // By all lanes, which see what others wrote to the state. Returns the tokens of the fullest rank.
   WIDEEP_HOST_DEVICE int run() {
-    raise_to_components();
-    for (int rank = 0; rank < graph_.num_ranks; ++rank) {
-      while (state_.rank_tokens[rank] > target_) {
-        if (!relieve(rank)) raise_to_reached();
+    raise_to_bounds();
+    while (true) {
+      const Set overfull =
+          ranks_where([&](int, int rank) { return state_.rank_tokens[rank] > target_; });
+      if (!overfull.any()) return target_;
+      if (find_levels(overfull)) {
+        push_wave();
+      } else {
+        raise_to_rest();
       }
     }
-    return target_;
   }
 
  private:
-  WIDEEP_HOST_DEVICE static int ceil_div(int a, int b) {
-    return static_cast<int>((static_cast<uint32_t>(a) + static_cast<uint32_t>(b) - 1) /
-                            static_cast<uint32_t>(b));
-  }
+  // Ranks that belong to a lane: rank % kCount is its index.
+  static constexpr int kOwnRanks = kWords * kRanksOfWord / Lanes::kCount;
 
-  WIDEEP_HOST_DEVICE int sum(int value) {
-    for (int distance = Lanes::kCount / 2; distance > 0; distance /= 2) {
-      value += lanes_.shuffle(value, lanes_.index() ^ distance);
-    }
-    return value;
-  }
+  WIDEEP_HOST_DEVICE int own_rank(int i) const { return i * Lanes::kCount + lanes_.index(); }
 
-  // The ranks of which is(rank), for all lanes.
+  // The ranks of which is(i, rank), for all lanes; a lane is asked for its i-th own rank.
   template <typename Is>
   WIDEEP_HOST_DEVICE Set ranks_where(const Is& is) {
     Set result;
-    for (int first = 0; first < graph_.num_ranks; first += Lanes::kCount) {
-      const int rank = first + lanes_.index();
-      const uint32_t bits = lanes_.ballot(rank < graph_.num_ranks && is(rank));
-      for (int w = 0; w < kWords; ++w) {
-        if (first / kRanksOfWord == w) result.words[w] |= bits << (first % kRanksOfWord);
-      }
+    for (int i = 0; i < kOwnRanks; ++i) {
+      const int rank = own_rank(i);
+      const uint32_t bits = lanes_.ballot(rank < graph_.num_ranks && is(i, rank));
+      const int first = i * Lanes::kCount;
+      result.words[first / kRanksOfWord] |= bits << (first % kRanksOfWord);
     }
     return result;
   }
 
-  WIDEEP_HOST_DEVICE void find_below() {
-    below_ = ranks_where([&](int rank) { return state_.rank_tokens[rank] < target_; });
-  }
-
-  // No split moves tokens between components: the fullest of them, on average, is the first target.
-  WIDEEP_HOST_DEVICE void raise_to_components() {
-    int largest = 0;
-    for (int c = lanes_.index(); c < graph_.num_ranks; c += Lanes::kCount) {
-      const int ranks = graph_.component_ranks[c];
-      if (ranks == 0) continue;
-      int tokens = 0;
-      for (int rank = 0; rank < graph_.num_ranks; ++rank) {
-        tokens += graph_.component[rank] == c ? state_.rank_tokens[rank] : 0;
-      }
-      const int bound = ceil_div(tokens, ranks);
-      largest = bound > largest ? bound : largest;
+  WIDEEP_HOST_DEVICE void raise_to_bounds() {
+    for (int rank = lanes_.index(); rank < graph_.num_ranks; rank += Lanes::kCount) {
+      target_ = state_.bounds[rank] > target_ ? state_.bounds[rank] : target_;
     }
     for (int distance = Lanes::kCount / 2; distance > 0; distance /= 2) {
-      const int other = lanes_.shuffle(largest, lanes_.index() ^ distance);
-      largest = other > largest ? other : largest;
+      const int other = lanes_.shuffle(target_, lanes_.index() ^ distance);
+      target_ = other > target_ ? other : target_;
     }
-    target_ = largest;
-    find_below();
   }
 
-  // The ranks that the last search reached keep their tokens among themselves: see eplb/split.cc.
-  WIDEEP_HOST_DEVICE void raise_to_reached() {
+  // The ranks without a level keep their tokens among themselves: see eplb/split.cc.
+  WIDEEP_HOST_DEVICE void raise_to_rest() {
+    const Set rest = ranks_where([&](int i, int) { return level_[i] < 0; });
     int tokens = 0;
-    for (int rank = lanes_.index(); rank < graph_.num_ranks; rank += Lanes::kCount) {
-      tokens += reached_.has(rank) ? state_.rank_tokens[rank] : 0;
+    for (int i = 0; i < kOwnRanks; ++i) {
+      tokens += rest.has(own_rank(i)) ? state_.rank_tokens[own_rank(i)] : 0;
     }
-    target_ = ceil_div(sum(tokens), reached_.size());
-    find_below();
+    for (int distance = Lanes::kCount / 2; distance > 0; distance /= 2) {
+      tokens += lanes_.shuffle(tokens, lanes_.index() ^ distance);
+    }
+    const int ranks = rest.size();
+    target_ = tokens / ranks + (tokens % ranks != 0 ? 1 : 0);
   }
 
-  // Pushes tokens off `source` until it is at the target; false: what it reaches has no room left.
-  WIDEEP_HOST_DEVICE bool relieve(int source) {
-    int excess = state_.rank_tokens[source] - target_;
-    while (excess > 0) {
-      reached_ = {};
-      reached_.add(source);
-      tail_ = 0;
-      Set first;
-      first.add(source);
-      enqueue(first, -1);
-      bool was_cut = false;
-      for (int head = 0; head < tail_ && excess > 0 && !was_cut; ++head) {
-        lanes_.sync();
-        was_cut = search_from(state_.queue[head], source, excess);
+  // The ranks that a rank can give tokens to.
+  WIDEEP_HOST_DEVICE Set find_takers(int rank) const {
+    Set takers;
+    const int32_t* const places = graph_.rank_places + rank * graph_.slots_per_rank;
+    const int end = graph_.rank_shared[rank];
+    WIDEEP_UNROLL(2)
+    for (int k = 0; k < end; ++k) {
+      const int place = places[k];
+      const Set ranks = Set::load(graph_.place_ranks + place * kWords);
+      if (state_.place_tokens[place] > 0) takers.add(ranks);
+    }
+    return takers;
+  }
+
+  // How many steps ranks are from one with room, until all overfull ones are found. False: one has
+  // no way there.
+  WIDEEP_HOST_DEVICE bool find_levels(Set missing) {
+    Set takers[kOwnRanks];
+    Set last = ranks_where([&](int i, int rank) {
+      takers[i] = find_takers(rank);
+      level_[i] = state_.rank_tokens[rank] < target_ ? 0 : -1;
+      return level_[i] == 0;
+    });
+    top_ = 0;
+    while (missing.any() && last.any()) {
+      ++top_;
+      last = ranks_where([&](int i, int) {
+        if (level_[i] >= 0 || !takers[i].with(last).any()) return false;
+        level_[i] = top_;
+        return true;
+      });
+      missing.remove(last);
+    }
+    return !missing.any();
+  }
+
+  WIDEEP_HOST_DEVICE void push_wave() {
+    for (; top_ > 0; --top_) {
+      const Set nearer = ranks_where([&](int i, int) { return level_[i] == top_ - 1; });
+      for (int i = 0; i < kOwnRanks; ++i) {
+        if (own_rank(i) < graph_.num_ranks && level_[i] == top_) push_from(own_rank(i), nearer);
       }
-      if (excess > 0 && !was_cut) return false;
+      lanes_.sync();
     }
-    return true;
   }
 
-  // Reaches further along the entries of a rank, in their order, and pushes where that comes to a
-  // rank with room. True: a push has taken the last token of a path, so the search is void.
-  WIDEEP_HOST_DEVICE bool search_from(int rank, int source, int& excess) {
-    const int end = graph_.entry_begin[rank + 1];
-    for (int first = graph_.entry_begin[rank]; first < end; first += Lanes::kCount) {
-      const int entry = first + lanes_.index();
-      const bool gives = entry < end && state_.entry_tokens[entry] > 0;
-      Set ranks = gives ? Set::load(graph_.entry_ranks + entry * kWords) : Set{};
-      while (true) {
-        ranks.remove(reached_);
-        const uint32_t givers = lanes_.ballot(ranks.any());
-        if (givers == 0) break;
-        const int giver = lowest_bit(givers);
-        Set next;
-        for (int w = 0; w < kWords; ++w) next.words[w] = lanes_.shuffle(ranks.words[w], giver);
-        const Set sinks = next.with(below_);
-        if (!sinks.any()) {
-          enqueue(next, first + giver);
-          continue;
-        }
-        const int sink = sinks.lowest();
-        enqueue(next.first(sink + 1), first + giver);
-        if (push(source, sink, excess)) return true;
-        if (excess == 0) return false;
-      }
+  // By one lane: hands over what a rank has too much, of each expert to the lowest of the nearer
+  // ranks.
+  WIDEEP_HOST_DEVICE void push_from(int rank, const Set& nearer) {
+    const int32_t* const places = graph_.rank_places + rank * graph_.slots_per_rank;
+    const int end = graph_.rank_shared[rank];
+    int excess = state_.rank_tokens[rank] - target_;
+    if (excess <= 0) return;
+    WIDEEP_UNROLL(1)
+    for (int k = 0; k < end && excess > 0; ++k) {
+      const int place = places[k];
+      const int tokens = state_.place_tokens[place];
+      const Set takers = Set::load(graph_.place_ranks + place * kWords).with(nearer);
+      if (tokens == 0 || !takers.any()) continue;
+      const int taker = takers.lowest();
+      const int amount = tokens < excess ? tokens : excess;
+      int into = graph_.start[graph_.place_expert[place]];
+      while (graph_.place_rank[into] != taker) ++into;
+      state_.place_tokens[place] = tokens - amount;
+      add_tokens(state_.place_tokens + into, amount);
+      add_tokens(state_.rank_tokens + taker, amount);
+      excess -= amount;
     }
-    return false;
-  }
-
-  // Ranks that were reached through an entry (-1: the source), ascending. Others see it after a
-  // sync().
-  WIDEEP_HOST_DEVICE void enqueue(const Set& ranks, int entry) {
-    for (int rank = lanes_.index(); rank < graph_.num_ranks; rank += Lanes::kCount) {
-      if (!ranks.has(rank)) continue;
-      state_.queue[tail_ + ranks.first(rank).size()] = rank;
-      state_.from[rank] = entry;
-    }
-    tail_ += ranks.size();
-    reached_.add(ranks);
-  }
-
-  // As many as fit along the path of the search. True: an entry on it has no tokens left.
-  WIDEEP_HOST_DEVICE bool push(int source, int sink, int& excess) {
-    lanes_.sync();
-    int least = excess;  // that an entry of the path has, or more than is wanted
-    for (int rank = sink; rank != source;) {
-      const int from = state_.from[rank];
-      least = state_.entry_tokens[from] < least ? state_.entry_tokens[from] : least;
-      rank = graph_.entry_rank[from];
-    }
-    const int room = target_ - state_.rank_tokens[sink];
-    const int amount = least < room ? least : room;
-    bool is_cut = false;
-    for (int rank = sink; rank != source;) {
-      const int from = state_.from[rank];
-      is_cut = is_cut || state_.entry_tokens[from] == amount;
-      rank = graph_.entry_rank[from];
-    }
-    lanes_.sync();  // all lanes have read
-    if (lanes_.index() == 0) move(source, sink, amount);
-    lanes_.sync();
-    excess -= amount;
-    if (amount == room) {
-      Set full;
-      full.add(sink);
-      below_.remove(full);
-    }
-    return is_cut;
-  }
-
-  WIDEEP_HOST_DEVICE void move(int source, int sink, int amount) {
-    for (int rank = sink; rank != source;) {
-      const int from = state_.from[rank];
-      const Set ranks = Set::load(graph_.entry_ranks + from * kWords);
-      const int into = graph_.shared_entries[graph_.shared_begin[graph_.entry_shared[from]] +
-                                             ranks.first(rank).size()];
-      state_.entry_tokens[from] -= amount;
-      state_.entry_tokens[into] += amount;
-      rank = graph_.entry_rank[from];
-    }
-    state_.rank_tokens[source] -= amount;
-    state_.rank_tokens[sink] += amount;
+    state_.rank_tokens[rank] = target_ + excess;
   }
 
   const SplitGraph graph_;
   const SplitState state_;
   Lanes& lanes_;
   int target_ = 0;
-  int tail_ = 0;  // of the queue
-  Set below_;     // ranks with room
-  Set reached_;   // by the search
+  int top_ = 0;                // the highest level
+  int level_[kOwnRanks] = {};  // of own ranks; -1: not found
 };
 
 }  // namespace wideep::kernels

@@ -5,6 +5,7 @@
 namespace wideep::kernels {
 ReplicaTables ReplicaTables::of(const ReplicaShape& shape) {
   ReplicaTables tables;
+  tables.slots_per_rank = shape.num_slots / shape.num_ranks;
   const auto take = [&](int& offset, int count) {
     offset = tables.size;
     tables.size += count;
@@ -12,16 +13,17 @@ ReplicaTables ReplicaTables::of(const ReplicaShape& shape) {
   take(tables.start, shape.num_experts + 1);
   take(tables.slots, shape.num_slots);
   take(tables.quota_ends, shape.num_slots);
-  take(tables.home, shape.num_experts);
-  take(tables.entry_place, shape.num_slots);
-  take(tables.entry_begin, shape.num_ranks + 1);
-  take(tables.entry_rank, shape.num_slots);
-  take(tables.entry_shared, shape.num_slots);
-  take(tables.entry_ranks, shape.num_slots * shape.rank_words());
-  take(tables.shared_begin, shape.num_slots + 1);
-  take(tables.shared_entries, shape.num_slots);
-  take(tables.component, shape.num_ranks);
-  take(tables.component_ranks, shape.num_ranks);
+  take(tables.copies, shape.num_experts);
+  take(tables.place_rank, shape.num_slots);
+  take(tables.place_expert, shape.num_slots);
+  take(tables.place_ranks, shape.num_slots * shape.rank_words());
+  take(tables.rank_places, shape.num_slots);
+  take(tables.rank_shared, shape.num_ranks);
+  take(tables.order, shape.num_ranks);
+  take(tables.part_begin, shape.num_ranks);
+  take(tables.part_end, shape.num_ranks);
+  take(tables.give_begin, shape.num_slots);
+  take(tables.give_end, shape.num_slots);
   tables.size = (tables.size + 3) / 4 * 4;
   return tables;
 }

@@ -27,39 +27,37 @@ struct ReplicaShape {
 };
 
 // Where one layer's placement lies in one piece of memory of int32, from a multiple of 16 bytes on.
-// There is room for any placement of the shape. Slots of an expert are in ascending order.
+// There is room for any placement of the shape. A place is a slot in the order of experts; slots of
+// an expert are in ascending order.
 struct ReplicaTables {
   static ReplicaTables of(const ReplicaShape& shape);
 
-  WIDEEP_HOST_DEVICE SplitGraph graph(const int32_t* memory, int num_ranks) const {
-    return {num_ranks,
-            memory + entry_begin,
-            memory + entry_rank,
-            memory + entry_shared,
-            memory + entry_ranks,
-            memory + shared_begin,
-            memory + shared_entries,
-            memory + component,
-            memory + component_ranks};
+  WIDEEP_HOST_DEVICE SplitGraph graph(const int32_t* memory, const ReplicaShape& shape) const {
+    return {shape.num_ranks,      slots_per_rank,        memory + start,
+            memory + place_rank,  memory + place_expert, memory + place_ranks,
+            memory + rank_places, memory + rank_shared};
   }
 
+  int slots_per_rank = 0;
+  // Where each begins:
   int start = 0;  // [num_experts + 1] first place of each expert
   int slots = 0;  // [num_slots] the slot of each place
   // [num_slots] running sums of the quotas of an expert's places, in units of 2^-30.
   int quota_ends = 0;
-  // [num_experts] the rank that has all slots of an expert, or -1 - its index among the shared.
-  int home = 0;
-  int entry_place = 0;  // [num_slots] the place of each entry
+  int copies = 0;  // [num_experts] ranks that have an expert
   // See SplitGraph.
-  int entry_begin = 0;
-  int entry_rank = 0;
-  int entry_shared = 0;
-  int entry_ranks = 0;
-  int shared_begin = 0;
-  int shared_entries = 0;
-  int component = 0;
-  int component_ranks = 0;
-  int size = 0;  // a multiple of 4
+  int place_rank = 0;
+  int place_expert = 0;
+  int place_ranks = 0;
+  int rank_places = 0;
+  int rank_shared = 0;
+  // See eplb/split_forest.h; of places that are not shared, equal.
+  int order = 0;       // [num_ranks]
+  int part_begin = 0;  // [num_ranks]
+  int part_end = 0;    // [num_ranks]
+  int give_begin = 0;  // [num_slots]
+  int give_end = 0;    // [num_slots]
+  int size = 0;        // a multiple of 4
 };
 
 enum class SplitRule { kQuota, kPerBatch };

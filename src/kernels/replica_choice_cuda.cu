@@ -1,6 +1,9 @@
-// The split of a batch is the work of one block: its threads sum the counts and begin with the even
-// split, one warp finds the flow (flow_split.h), and all write where the experts are cut. Tables
-// are first copied to shared memory, all loads under way at once.
+// The split of a batch is the work of one block: its threads sum the counts, split evenly and
+// balance along the forest of ranks; where an expert has too little for that, one warp finds the
+// flow (flow_split.h); and all write where the experts are cut. Tables are copied to shared memory
+// while the counts are read.
+#include <cuda_pipeline_primitives.h>
+
 #include <algorithm>
 
 #include "kernels/cuda_ops.h"
@@ -40,40 +43,82 @@ struct Split {
 // Calls body(i) for i in [0, count), by all threads of the block.
 template <typename Body>
 __device__ void for_each(int count, const Body& body) {
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kSplitThreads) body(i);
+}
+
+// The counts of all ranks into totals and before; threads take an expert of some of the ranks. The
+// caller synchronizes.
+__device__ void sum_counts(const Split& p, const SplitScratch& s) {
+  const int num_experts = p.shape.num_experts;
+  for_each(2 * num_experts, [&](int i) { s.totals[i] = 0; });  // and before
+  __syncthreads();
+  const int step = num_experts < kSplitThreads ? kSplitThreads / num_experts : 1;
+  for_each(num_experts * step, [&](int i) {
+    add_counts(p.counts, p.shape, p.rank, i % num_experts, i / num_experts, step, s);
+  });
+}
+
+// The tokens of the ranks. So many lanes take a rank, a power of two, that each has a slot or more.
+__device__ void sum_ranks(const Split& p, const int32_t* tables, const SplitScratch& s) {
+  int bits = 5;
+  while (bits > 0 && 1 << (bits - 1) >= p.at.slots_per_rank) --bits;
+  const int lanes = 1 << bits;
+  const int lane = static_cast<int>(threadIdx.x) & (lanes - 1);
+  for (int first = 0; first < p.shape.num_ranks; first += kSplitThreads >> bits) {
+    const int rank = first + (static_cast<int>(threadIdx.x) >> bits);
+    const bool is_rank = rank < p.shape.num_ranks;
+    RankSums sums;
+    if (is_rank) sums = sum_slots(p.at, tables, rank, lane, lanes, s);
+    for (int distance = lanes / 2; distance > 0; distance /= 2) {
+      sums.all += __shfl_xor_sync(kAllLanes, sums.all, distance);
+      sums.own += __shfl_xor_sync(kAllLanes, sums.own, distance);
+    }
+    if (is_rank && lane == 0) set_rank(rank, sums, s);
+  }
 }
 
 template <int kWords>
 __global__ void __launch_bounds__(kSplitThreads) split_flow_kernel(Split p) {
   extern __shared__ int4 shared[];
-  auto* tables = reinterpret_cast<int32_t*>(shared);
-  const SplitScratch s(tables + p.at.size, p.shape);
-  for_each(p.at.size / 4, [&](int i) { shared[i] = reinterpret_cast<const int4*>(p.tables)[i]; });
-  for_each(p.shape.num_experts,
-           [&](int e) { p.begin[e] = sum_counts(p.counts, p.shape, p.rank, e, s.totals); });
-  for_each(p.shape.num_slots, [&](int i) { s.place_tokens[i] = 0; });
-  for_each(p.shape.num_ranks, [&](int r) { s.state.rank_tokens[r] = 0; });
+  const auto* tables = reinterpret_cast<const int32_t*>(shared);
+  const SplitScratch s(reinterpret_cast<int32_t*>(shared) + p.at.size, p.shape);
+  for_each(p.at.size / 4, [&](int i) {
+    __pipeline_memcpy_async(shared + i, reinterpret_cast<const int4*>(p.tables) + i, sizeof(int4));
+  });
+  __pipeline_commit();
+  sum_counts(p, s);
+  __pipeline_wait_prior(0);
   __syncthreads();
   for_each(p.shape.num_experts, [&](int e) { start_even(p.at, tables, e, s); });
   __syncthreads();
-  if (threadIdx.x < WarpLanes::kCount) {
-    WarpLanes lanes;
-    FlowSplit<kWords, WarpLanes>(p.at.graph(tables, p.shape.num_ranks), s.state, lanes).run();
+  sum_ranks(p, tables, s);
+  __syncthreads();
+  for_each(p.shape.num_ranks + 1, [&](int i) { weigh_part(p.at, tables, p.shape, i, s); });
+  __syncthreads();
+  bool is_short = false;
+  for_each(p.shape.num_experts, [&](int e) { is_short |= balance_expert(p.at, tables, e, s); });
+  if (__syncthreads_or(is_short ? 1 : 0) != 0) {
+    if (threadIdx.x < WarpLanes::kCount) {
+      WarpLanes lanes;
+      FlowSplit<kWords, WarpLanes>(p.at.graph(tables, p.shape), s.state, lanes).run();
+    }
+    __syncthreads();
   }
-  __syncthreads();
-  for_each(tables[p.at.entry_begin + p.shape.num_ranks],
-           [&](int entry) { take_entry(p.at, tables, entry, s); });
-  __syncthreads();
-  for_each(p.shape.num_experts,
-           [&](int e) { cut_expert(p.at, tables, e, s.place_tokens, p.ends); });
+  for_each(p.shape.num_experts, [&](int e) {
+    p.begin[e] = s.before[e];
+    cut_expert(p.at, tables, e, s.state.place_tokens, p.ends);
+  });
 }
 
-// Experts by themselves: no thread needs another's.
 __global__ void __launch_bounds__(kSplitThreads) split_quota_kernel(Split p) {
-  extern __shared__ int32_t totals[];
+  extern __shared__ int4 shared[];
+  const SplitScratch s(reinterpret_cast<int32_t*>(shared), p.shape);
+  sum_counts(p, s);
+  __syncthreads();
   for_each(p.shape.num_experts, [&](int e) {
-    p.begin[e] = sum_counts(p.counts, p.shape, p.rank, e, totals);
-    cut_by_quota(p.at, p.tables, e, totals[e], p.ends);
+    p.begin[e] = s.before[e];
+    cut_by_quota(p.at, p.tables, e, s.totals[e], p.ends);
   });
 }
 
@@ -134,8 +179,8 @@ void split_batch(Stream& stream, const SplitBatchParams& params) {
       shape,      ReplicaTables::of(shape), params.tables, params.counts, params.begin, params.ends,
       params.rank};
   if (params.rule == SplitRule::kQuota) {
-    const auto totals = static_cast<size_t>(shape.num_experts) * sizeof(int32_t);
-    split_quota_kernel<<<1, kSplitThreads, totals, stream_of(stream)>>>(split);
+    const auto sums = 2 * static_cast<size_t>(shape.num_experts) * sizeof(int32_t);
+    split_quota_kernel<<<1, kSplitThreads, sums, stream_of(stream)>>>(split);
   } else if (shape.rank_words() == 1) {
     launch_flow<1>(stream, split, bytes);
   } else if (shape.rank_words() == 2) {

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "eplb/replica_choice.h"
+#include "eplb/split_forest.h"
 
 namespace wideep::moe {
 namespace {
@@ -18,8 +19,7 @@ class Writer {
       : shape_(shape),
         places_(eplb::make_replica_table(shape, slots)),
         at_(ReplicaTables::of(replica_shape(shape))),
-        tables_(tables),
-        ranks_of_(static_cast<size_t>(shape.num_experts)) {
+        tables_(tables) {
     CHECK_EQ(static_cast<int>(tables.size()), at_.size);
     std::ranges::fill(tables_, 0);
   }
@@ -27,14 +27,14 @@ class Writer {
   void write_places() {
     std::ranges::copy(places_.start, &tables_[at_.start]);
     std::ranges::copy(places_.slots, &tables_[at_.slots]);
-    int num_shared = 0;
     for (int e = 0; e < shape_.num_experts; ++e) {
-      for (const int slot : places_.of(e)) {
-        const int rank = shape_.rank_of(slot);
-        // Slots ascend: a second copy on a rank follows the first.
-        if (ranks_of_[e].empty() || ranks_of_[e].back() != rank) ranks_of_[e].push_back(rank);
+      int copies = 0;
+      for (int i = places_.start[e]; i < places_.start[e + 1]; ++i) {
+        tables_[at_.place_rank + i] = shape_.rank_of(places_.slots[i]);
+        tables_[at_.place_expert + i] = e;
+        copies += is_second(i) ? 0 : 1;
       }
-      tables_[at_.home + e] = ranks_of_[e].size() == 1 ? ranks_of_[e].front() : -1 - num_shared++;
+      tables_[at_.copies + e] = copies;
     }
   }
 
@@ -49,58 +49,64 @@ class Writer {
     }
   }
 
-  // Entries by rank, then slot; those of each shared expert by rank.
-  void write_entries(std::span<const int> slots) {
+  // The places of each rank, those that are shared first.
+  void write_ranks() {
     std::vector<int> place_of_slot(static_cast<size_t>(shape_.num_slots));
     for (int i = 0; i < shape_.num_slots; ++i) place_of_slot[places_.slots[i]] = i;
-    std::vector<std::vector<int>> entries_of(static_cast<size_t>(shape_.num_experts));
-    int entry = 0;
-    for (int slot = 0; slot < shape_.num_slots; ++slot) {
-      const int rank = shape_.rank_of(slot);
-      const int expert = slots[slot];
-      const int home = tables_[at_.home + expert];
-      std::vector<int>& entries = entries_of[expert];
-      const bool is_copy = !entries.empty() && tables_[at_.entry_rank + entries.back()] == rank;
-      if (home < 0 && !is_copy) {
-        entries.push_back(entry);
-        tables_[at_.entry_place + entry] = place_of_slot[slot];
-        tables_[at_.entry_rank + entry] = rank;
-        tables_[at_.entry_shared + entry] = -1 - home;
-        for (const int other : ranks_of_[expert]) set_bit(entry, other);
-        ++entry;
-      }
-      tables_[at_.entry_begin + rank + 1] = entry;
+    const auto of_ranks = tables_.subspan(at_.rank_places, place_of_slot.size());
+    std::ranges::copy(place_of_slot, of_ranks.begin());
+    for (int rank = 0; rank < shape_.num_ranks; ++rank) {
+      const auto own = of_ranks.subspan(rank * shape_.slots_per_rank(), shape_.slots_per_rank());
+      const auto others = std::stable_partition(own.begin(), own.end(),
+                                                [&](int place) { return is_shared(place); });
+      tables_[at_.rank_shared + rank] = static_cast<int32_t>(others - own.begin());
     }
-    int next = 0;
-    for (int e = 0; e < shape_.num_experts; ++e) {
-      const int home = tables_[at_.home + e];
-      if (home >= 0) continue;
-      for (const int of_expert : entries_of[e]) tables_[at_.shared_entries + next++] = of_expert;
-      tables_[at_.shared_begin + (-1 - home) + 1] = next;
+    for (int i = 0; i < shape_.num_slots; ++i) {
+      if (!is_shared(i)) continue;
+      const int e = tables_[at_.place_expert + i];
+      for (int k = places_.start[e]; k < places_.start[e + 1]; ++k) {
+        set_bit(i, tables_[at_.place_rank + k]);
+      }
     }
   }
 
-  // Ranks that share an expert, directly or by way of others, have one number.
-  void write_components() {
-    std::vector<int> component(static_cast<size_t>(shape_.num_ranks));
-    for (int rank = 0; rank < shape_.num_ranks; ++rank) component[rank] = rank;
-    for (const std::vector<int>& ranks : ranks_of_) {
-      for (const int rank : ranks) {
-        const int from = component[rank];
-        const int to = component[ranks.front()];
-        std::ranges::replace(component, std::max(from, to), std::min(from, to));
+  void write_forest() {
+    std::vector<int> shared;  // places
+    std::vector<int> begin = {0};
+    std::vector<int> ranks;
+    for (int i = 0; i < shape_.num_slots; ++i) {
+      if (!is_shared(i)) continue;
+      if (!shared.empty() && expert_of(shared.back()) != expert_of(i)) {
+        begin.push_back(static_cast<int>(shared.size()));
       }
+      shared.push_back(i);
+      ranks.push_back(tables_[at_.place_rank + i]);
     }
-    for (int rank = 0; rank < shape_.num_ranks; ++rank) {
-      tables_[at_.component + rank] = component[rank];
-      ++tables_[at_.component_ranks + component[rank]];
+    if (!shared.empty()) begin.push_back(static_cast<int>(shared.size()));
+    const eplb::SplitForest forest = eplb::make_split_forest(shape_.num_ranks, begin, ranks);
+    std::ranges::copy(forest.order, &tables_[at_.order]);
+    std::ranges::copy(forest.part_begin, &tables_[at_.part_begin]);
+    std::ranges::copy(forest.part_end, &tables_[at_.part_end]);
+    for (size_t i = 0; i < shared.size(); ++i) {
+      tables_[at_.give_begin + shared[i]] = forest.give_begin[i];
+      tables_[at_.give_end + shared[i]] = forest.give_end[i];
     }
   }
 
  private:
-  void set_bit(int entry, int rank) {
+  int expert_of(int place) const { return tables_[at_.place_expert + place]; }
+  // On the rank of the place before it; slots of an expert ascend.
+  bool is_second(int place) const {
+    return place > places_.start[expert_of(place)] &&
+           tables_[at_.place_rank + place] == tables_[at_.place_rank + place - 1];
+  }
+  bool is_shared(int place) const {
+    return tables_[at_.copies + expert_of(place)] > 1 && !is_second(place);
+  }
+
+  void set_bit(int place, int rank) {
     const int words = replica_shape(shape_).rank_words();
-    int32_t& word = tables_[at_.entry_ranks + entry * words + rank / kernels::kRanksOfWord];
+    int32_t& word = tables_[at_.place_ranks + place * words + rank / kernels::kRanksOfWord];
     word = static_cast<int32_t>(static_cast<uint32_t>(word) | 1U << (rank % kernels::kRanksOfWord));
   }
 
@@ -108,7 +114,6 @@ class Writer {
   const eplb::ReplicaTable places_;
   const ReplicaTables at_;
   const std::span<int32_t> tables_;
-  std::vector<std::vector<int>> ranks_of_;  // [num_experts] ascending
 };
 
 }  // namespace
@@ -123,8 +128,8 @@ void write_slot_tables(const eplb::Shape& shape, std::span<const int> slots,
   } else {
     writer.write_quotas(quotas);
   }
-  writer.write_entries(slots);
-  writer.write_components();
+  writer.write_ranks();
+  writer.write_forest();
 }
 
 }  // namespace wideep::moe

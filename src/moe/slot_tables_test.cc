@@ -138,33 +138,50 @@ Batch random_batch(Random& random, const Shape& shape, int64_t scale) {
 struct Cut {
   std::vector<int32_t> begin;  // [num_experts]
   std::vector<int32_t> ends;   // [num_slots]
+  bool has_flow = false;       // an expert had too little to balance along the forest alone
 };
 
 // The kernel's phases, its threads one after the other; the flow by one lane or by a warp.
 Cut cut_by_flow(const Batch& batch, int rank, Warp* warp) {
   const ReplicaShape shape = replica_shape(batch.shape);
   const ReplicaTables at = ReplicaTables::of(shape);
-  const std::vector<int32_t> tables = batch.tables();
+  const std::vector<int32_t> memory_of_tables = batch.tables();
+  const int32_t* const tables = memory_of_tables.data();
   std::vector<int32_t> memory(static_cast<size_t>(SplitScratch::size(shape)));
   const SplitScratch s(memory.data(), shape);
   Cut cut;
+  for (int e = 0; e < shape.num_experts; ++e) {
+    for (const int first : {0, 1}) {
+      kernels::add_counts(batch.counts.data(), shape, rank, e, first, 2, s);
+    }
+    kernels::start_even(at, tables, e, s);
+  }
+  for (int r = 0; r < shape.num_ranks; ++r) {
+    kernels::RankSums sums;
+    for (int lane = 0; lane < 3; ++lane) {
+      const kernels::RankSums part = kernels::sum_slots(at, tables, r, lane, 3, s);
+      sums.all += part.all;
+      sums.own += part.own;
+    }
+    kernels::set_rank(r, sums, s);
+  }
+  for (int i = 0; i <= shape.num_ranks; ++i) kernels::weigh_part(at, tables, shape, i, s);
+  for (int e = 0; e < shape.num_experts; ++e) {
+    if (kernels::balance_expert(at, tables, e, s)) cut.has_flow = true;
+  }
+  if (cut.has_flow) {
+    const kernels::SplitGraph graph = at.graph(tables, shape);
+    OneLane one;
+    if (warp != nullptr) {
+      warp->run([&](Warp::Lanes& lanes) { run_flow(graph, s.state, lanes); });
+    } else {
+      run_flow(graph, s.state, one);
+    }
+  }
+  cut.begin.assign(s.before, s.before + shape.num_experts);
   cut.ends.resize(static_cast<size_t>(shape.num_slots), -7);
   for (int e = 0; e < shape.num_experts; ++e) {
-    cut.begin.push_back(kernels::sum_counts(batch.counts.data(), shape, rank, e, s.totals));
-  }
-  for (int e = 0; e < shape.num_experts; ++e) kernels::start_even(at, tables.data(), e, s);
-  const kernels::SplitGraph graph = at.graph(tables.data(), shape.num_ranks);
-  if (warp != nullptr) {
-    warp->run([&](Warp::Lanes& lanes) { run_flow(graph, s.state, lanes); });
-  } else {
-    OneLane lanes;
-    run_flow(graph, s.state, lanes);
-  }
-  for (int entry = 0; entry < graph.entry_begin[shape.num_ranks]; ++entry) {
-    kernels::take_entry(at, tables.data(), entry, s);
-  }
-  for (int e = 0; e < shape.num_experts; ++e) {
-    kernels::cut_expert(at, tables.data(), e, s.place_tokens, cut.ends.data());
+    kernels::cut_expert(at, tables, e, s.state.place_tokens, cut.ends.data());
   }
   return cut;
 }
@@ -178,15 +195,22 @@ void expect_same_cut(const Batch& batch, const Cut& cut) {
 
 TEST(SlotTables, FlowIsThatOfTheSplitter) {
   Random random(1);
-  for (int trial = 0; trial < 3000; ++trial) {
+  int flows = 0;
+  constexpr int kTrials = 3000;
+  for (int trial = 0; trial < kTrials; ++trial) {
     const Shape shape = eplb::random_shape(random, trial % 10 == 0 ? 90 : 12, 9);
     SCOPED_TRACE(testing::Message()
                  << "trial " << trial << ": " << shape.num_experts << " experts, "
                  << shape.num_slots << " slots, " << shape.num_ranks << " ranks");
     const Batch batch = random_batch(random, shape, trial % 3 == 0 ? 4 : 1000);
-    expect_same_cut(batch, cut_by_flow(batch, 0, nullptr));
+    const Cut cut = cut_by_flow(batch, 0, nullptr);
+    flows += cut.has_flow ? 1 : 0;
+    expect_same_cut(batch, cut);
     if (HasFailure()) return;
   }
+  // Both ways were taken.
+  EXPECT_GT(flows, kTrials / 10);
+  EXPECT_LT(flows, kTrials * 9 / 10);
 }
 
 TEST(SlotTables, FlowIsThatOfTheSplitterAtTheSizesOfDeepSeek) {
@@ -207,12 +231,16 @@ TEST(SlotTables, AWarpFindsTheSameFlow) {
   Warp warp;
   std::vector<Shape> shapes = {{256, 288, 36}, {256, 288, 8}, {40, 130, 2}, {64, 90, 90}};
   for (int i = 0; i < 8; ++i) shapes.push_back(eplb::random_shape(random, 40, 9));
+  int flows = 0;
   for (const Shape& shape : shapes) {
     SCOPED_TRACE(testing::Message() << shape.num_experts << " experts, " << shape.num_slots
                                     << " slots, " << shape.num_ranks << " ranks");
     const Batch batch = random_batch(random, shape, 300);
-    expect_same_cut(batch, cut_by_flow(batch, 0, &warp));
+    const Cut cut = cut_by_flow(batch, 0, &warp);
+    flows += cut.has_flow ? 1 : 0;
+    expect_same_cut(batch, cut);
   }
+  EXPECT_GT(flows, 4);
 }
 
 TEST(SlotTables, QuotasCutWhereTheSplitterDoes) {
@@ -271,8 +299,8 @@ TEST(SlotTables, QuotasAreEvenWithoutGivenOnes) {
   // The second copy on rank 1 takes nothing.
   EXPECT_EQ(quota_end(2), eplb::kQuotaOne);
   EXPECT_EQ(quota_end(3), eplb::kQuotaOne);
-  EXPECT_EQ(tables[at.home + 0], -1);
-  EXPECT_EQ(tables[at.home + 1], 0);
+  EXPECT_EQ(tables[at.copies + 0], 2);
+  EXPECT_EQ(tables[at.copies + 1], 1);
 }
 
 }  // namespace
