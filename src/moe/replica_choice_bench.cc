@@ -24,7 +24,8 @@ constexpr int kBatches = 8;  // in turn: how long the flow takes depends on the 
 struct Size {
   int num_slots = 0;
   int num_ranks = 0;
-  int tokens = 0;  // of a rank
+  int tokens = 0;            // of a rank
+  bool has_drifted = false;  // the load, since the plan was made
 
   eplb::Shape shape() const { return {kExperts, num_slots, num_ranks}; }
 };
@@ -42,6 +43,16 @@ std::vector<int64_t> skewed_load() {
   std::vector<int64_t> load;
   for (int e = 0; e < kExperts; ++e) {
     load.push_back(static_cast<int64_t>(1e6 / std::pow(e + 3, 0.7)));
+  }
+  return load;
+}
+
+// Each expert with between half and twice as many.
+std::vector<int64_t> drifted(std::vector<int64_t> load) {
+  Random random(2);
+  for (int64_t& tokens : load) {
+    tokens =
+        static_cast<int64_t>(static_cast<double>(tokens) * std::exp2(2 * random.uniform() - 1));
   }
   return load;
 }
@@ -71,7 +82,9 @@ Result<Inputs> make_inputs(const Size& size) {
 
   std::vector<int64_t> ends;
   int64_t total = 0;
-  for (const int64_t tokens : load.tokens) ends.push_back(total += tokens);
+  for (const int64_t tokens : size.has_drifted ? drifted(load.tokens) : load.tokens) {
+    ends.push_back(total += tokens);
+  }
   Random random(1);
   std::vector<int32_t> ids;
   std::vector<int32_t> counts(static_cast<size_t>(kBatches) * size.num_ranks * kExperts);
@@ -151,6 +164,7 @@ std::vector<kernels::OpCase> replica_choice_cases() {
       add("split_per_batch", size, kernels::SplitRule::kPerBatch, true);
       add("choose_per_batch", size, kernels::SplitRule::kPerBatch, false);
     }
+    add("split_per_batch_drifted", {slots, ranks, 128, true}, kernels::SplitRule::kPerBatch, true);
     add("split_quota", {slots, ranks, 128}, kernels::SplitRule::kQuota, true);
   }
   return cases;
