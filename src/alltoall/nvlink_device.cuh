@@ -87,7 +87,9 @@ inline constexpr uint32_t kPollsBetweenChecks = 64;
 // Whether a wait since `start` must end; gives up then.
 __device__ inline bool must_end(const GroupView& g, const Wait& wait, uint64_t start,
                                 uint64_t seen) {
-  const uint64_t abort = ptx::load_relaxed(at<uint64_t>(g.self, g.at.abort));
+  // While ranks resume, what stopped them may still be on its way.
+  const uint64_t abort =
+      wait.phase == Phase::kResume ? 0 : ptx::load_relaxed(at<uint64_t>(g.self, g.at.abort));
   // The block of this rank that is waited for may be waiting for a peer: its wait ends first, and
   // names the peer.
   const uint64_t timeout = wait.peer == g.rank ? 2 * g.timeout_ns : g.timeout_ns;
