@@ -128,6 +128,23 @@ __device__ bool wait_by_warp(const GroupView& g, const Wait& wait, const Poll& p
   return true;
 }
 
+// The same where each lane of a warp waits for something of its own: poll(seen) is each lane's, and
+// the first one that still waits is whose error it is.
+template <typename Poll>
+__device__ bool wait_lanes(const GroupView& g, const Wait& wait, const Poll& poll) {
+  uint64_t start = 0;
+#pragma unroll 1
+  for (uint32_t polls = 1;; ++polls) {
+    uint64_t seen = 0;
+    const uint32_t waiting = __ballot_sync(kFullWarp, !poll(seen));
+    if (waiting == 0) return true;
+    if (polls % kPollsBetweenChecks != 0) continue;
+    if (start == 0) start = ptx::nanoseconds();
+    const bool first = lane_id() == __ffs(static_cast<int>(waiting)) - 1;
+    if (__any_sync(kFullWarp, first && must_end(g, wait, start, seen))) return false;
+  }
+}
+
 // Whether an epoch has been reached, also across the wrap of 32 bits.
 __device__ inline bool reached(uint32_t seen, uint32_t wanted) {
   return static_cast<int32_t>(seen - wanted) >= 0;

@@ -364,14 +364,13 @@ __device__ void place_arrivals(const DispatchArgs& a, uint32_t epoch, const Arri
 template <Payload kPayload>
 __device__ void receive(const DispatchArgs& a, uint32_t epoch, uint32_t* memory) {
   const GroupView& g = a.group;
-  uint32_t* rows = memory + 1;
+  uint32_t* rows = memory;
   uint32_t* sums = rows + kMaxNvlinkRanks;
   uint32_t* counts = sums + kWarps;
   const Team team = {static_cast<int>(blockIdx.x) - a.push_blocks,
                      static_cast<int>(gridDim.x) - a.push_blocks};
   if (!place_pairs(a, epoch, team, counts)) return;
-  const ReceiveTable table = {counts, rows, reinterpret_cast<volatile int*>(memory), sums,
-                              team.block == 0};
+  const ReceiveTable table = {counts, rows, sums, team.block == 0};
   if (!fill_table(a, epoch, table)) return;
   if (a.layout == DeviceLayout::kBySource) {
     const Arrivals arrivals(g, table, static_cast<int>(threadIdx.x) * team.blocks + team.block,
@@ -386,7 +385,7 @@ __device__ void receive(const DispatchArgs& a, uint32_t epoch, uint32_t* memory)
         a, epoch, Arrivals(g, table, warp_id() * team.blocks + team.block, kWarps * team.blocks));
   }
   __syncwarp();
-  copy_all_counts(a, epoch);
+  if (blockIdx.x == gridDim.x - 1) copy_all_counts(a, epoch, {0, 1});
 }
 
 template <Payload kPayload>
@@ -410,7 +409,7 @@ int64_t shared_bytes(const Shape& shape) {
   const int64_t push = static_cast<int64_t>(sizeof(Outbox)) +
                        int64_t{4} * RowCounters::words(kPushWarps, shape.num_ranks);
   const int64_t counts = int64_t{shape.num_slots} * scan_warps(shape.num_slots, kWarps);
-  return std::max(push, int64_t{4} * (1 + kMaxNvlinkRanks + kWarps + counts));
+  return std::max(push, int64_t{4} * (kMaxNvlinkRanks + kWarps + counts));
 }
 
 }  // namespace

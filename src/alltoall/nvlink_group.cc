@@ -266,6 +266,7 @@ DispatchArgs NvlinkGroup::dispatch_args(const NvlinkDispatch& in) const {
   args.weights = routing_.weights;
   args.tokens = static_cast<int>(routing_.num_tokens);
   args.push_blocks = blocks(most_tokens()).push;
+  args.parts = make_row_parts(args.row_bytes);
   return args;
 }
 
@@ -325,6 +326,7 @@ Status NvlinkGroup::combine(Stream& stream, const NvlinkCombine& in) {
   args.out = in.y.data;
   args.out_stride = in.y.stride * dtype_size(DType::kBF16);
   args.push_blocks = blocks(most_tokens()).combine_push;
+  args.parts = make_row_parts(view_.shape.result_bytes);
   const Launch launch = {stream_of(stream), blocks(most_tokens()).combine};
   return cuda_status("combine", is_small_batch(view_.shape, most_tokens())
                                     ? launch_combine_small(launch, args)

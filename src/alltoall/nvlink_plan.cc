@@ -20,6 +20,11 @@ int64_t round_up(int64_t value, int64_t multiple) {
 // beside us: two kernels that wait for their peers must both fit on every GPU.
 constexpr int kReservedSms = 32;
 
+// Blocks that send a small batch at most, as many as fill the links, and those that count it where
+// there is room for them beside.
+constexpr int kSmallSenders = 64;
+constexpr int kCountingBlocks = 4;
+
 const char* phase_name(Phase phase) {
   constexpr std::array<const char*, 5> kNames = {"start", "dispatch", "combine", "resume",
                                                  "counts of all ranks"};
@@ -125,10 +130,10 @@ Regions make_regions(const Shape& shape) {
   at.gathered = take(2 * ranks * shape.count_packets() * packet);
   at.cells = take(2 * ranks * shape.columns() * 8);
   at.headers = take(2 * ranks * shape.max_tokens * (shape.top_k + 1) * packet);
-  at.small_rows = take(2 * ranks * shape.small_tokens *
-                       packets_of_row(shape.row_bytes + shape.scale_bytes) * packet);
+  at.small_rows =
+      take(2 * ranks * shape.small_tokens * small_row_bytes(shape.row_bytes, shape.scale_bytes));
   at.small_partials = take(int64_t{2} * shape.partials() * shape.small_tokens *
-                           packets_of_row(shape.result_bytes) * packet);
+                           small_row_bytes(shape.result_bytes, 0));
   at.rows = take(ranks * shape.max_tokens * shape.row_bytes);
   at.scales = take(ranks * shape.max_tokens * shape.scale_bytes);
   at.partials = take(int64_t{1} * shape.partials() * shape.max_tokens * shape.result_bytes);
@@ -156,14 +161,9 @@ int64_t output_rows(const GroupShape& shape, int num_ranks) {
 }
 
 int64_t largest_small_batch(const Shape& shape) {
-  // A thread has three vectors of a row, and a block one row.
-  const auto lanes = [](int64_t bytes) { return packet_lanes(bytes / kVectorBytes); };
-  if (lanes(shape.row_bytes + shape.scale_bytes) > kSmallThreads ||
-      lanes(shape.result_bytes) > kSmallThreads) {
-    return 0;
-  }
+  if (std::max(shape.row_bytes, shape.result_bytes) > kMostSmallRowBytes) return 0;
   const int64_t words = kSharedMemoryOfKernel / 4 - kSmallSharedWords - shape.columns();
-  return std::clamp<int64_t>(words / shape.top_k, 0, kSmallTokens);
+  return std::clamp<int64_t>(words / (2 * shape.top_k), 0, kSmallTokens);
 }
 
 bool is_small_batch(const Shape& shape, int64_t tokens) {
@@ -175,11 +175,22 @@ Blocks choose_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int n
                              : std::max(1, std::max(num_sms - kReservedSms, num_sms / 2));
   Blocks blocks;
   if (is_small_batch(shape, tokens)) {
-    // A block a row that a rank sends or receives. Two blocks share a multiprocessor.
-    const int64_t rows =
-        std::max<int64_t>(2 * tokens * std::max(1, std::min(shape.num_ranks, shape.top_k) - 1), 8);
-    blocks.dispatch = static_cast<int>(std::min<int64_t>(rows, 2 * int64_t{most}));
-    blocks.combine = blocks.dispatch;
+    // Two blocks share a multiprocessor, and all may be taken: the blocks that send come first and
+    // wait for nobody, so that a call ends whatever runs beside it.
+    const int64_t room = 2 * int64_t{limit > 0 ? most : num_sms};
+    const int64_t ranks = std::min(shape.num_ranks, shape.top_k);  // that a token goes to
+    // A block a part of a row that a rank sends or receives, and some that count the batch.
+    const int64_t parts = tokens * make_row_parts(shape.row_bytes).count;
+    const int64_t senders = std::min<int64_t>(parts + std::min(shape.num_ranks, kCountingBlocks),
+                                              std::min<int64_t>(room / 2, kSmallSenders));
+    const int64_t receivers = std::clamp<int64_t>(parts * ranks, 1, room - senders);
+    blocks.push = static_cast<int>(senders);
+    blocks.dispatch = static_cast<int>(senders + receivers);
+    const int64_t results = tokens * make_row_parts(shape.result_bytes).count;
+    const int64_t pushers =
+        std::clamp<int64_t>(results * std::max<int64_t>(1, ranks - 1), 1, room / 2);
+    blocks.combine_push = static_cast<int>(pushers);
+    blocks.combine = static_cast<int>(pushers + std::clamp<int64_t>(results, 1, room - pushers));
     return blocks;
   }
   blocks.dispatch = blocks.combine = std::max(most, 2);

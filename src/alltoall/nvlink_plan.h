@@ -22,7 +22,7 @@ int64_t output_rows(const GroupShape& shape, int num_ranks);
 int64_t travel_bytes(const GroupShape& shape);
 int scale_columns(const GroupShape& shape);
 
-// Whether a batch of at most `tokens` a rank goes as packets.
+// Whether a batch of at most `tokens` a rank goes as lines.
 bool is_small_batch(const Shape& shape, int64_t tokens);
 
 struct Blocks {

@@ -108,9 +108,9 @@ TEST(NvlinkPlan, RegionsHoldWhatIsIndexed) {
         {at.gathered, int64_t{32} * ranks * ((shape.num_counts + 2) / 3)},
         {at.cells, int64_t{16} * ranks * (s.num_slots + ranks)},
         {at.headers, 32 * ranks * tokens * (s.top_k + 1)},
-        {at.small_rows, 32 * ranks * s.small_tokens * packets_of_row(s.row_bytes + s.scale_bytes)},
+        {at.small_rows, 2 * ranks * s.small_tokens * small_row_bytes(s.row_bytes, s.scale_bytes)},
         {at.small_partials,
-         32 * int64_t{s.partials()} * s.small_tokens * packets_of_row(s.result_bytes)},
+         2 * int64_t{s.partials()} * s.small_tokens * small_row_bytes(s.result_bytes, 0)},
         {at.rows, ranks * tokens * s.row_bytes},
         {at.scales, ranks * tokens * s.scale_bytes},
         {at.partials, s.partials() * tokens * s.result_bytes},
@@ -126,15 +126,20 @@ TEST(NvlinkPlan, RegionsHoldWhatIsIndexed) {
   }
 }
 
-TEST(NvlinkPlan, PacketsCarryWholeRows) {
+// Lines hold the row, a cell for each the word that its epoch displaces, and rows begin with lines.
+TEST(NvlinkPlan, LinesCarryWholeRows) {
   for (int64_t bytes = 16; bytes < 40000; bytes += 16) {
-    const int lanes = packet_lanes(bytes / 16);
-    EXPECT_EQ(lanes % 8, 0) << "groups of FP8 scales stay within eight lanes";
-    EXPECT_GE(lanes * 3 * 16, bytes);
-    EXPECT_LT((lanes - 8) * 3 * 16, bytes) << "no more than needed";
-    EXPECT_EQ(packets_of_row(bytes), 4 * lanes);
+    const int64_t lines = lines_of_row(bytes);
+    EXPECT_GE(lines * 128, bytes);
+    EXPECT_LT((lines - 1) * 128, bytes) << "no more than needed";
+    for (const int64_t scale_bytes : {0, 16, 224}) {
+      const int64_t held = small_row_bytes(bytes, scale_bytes);
+      EXPECT_EQ(held % 128, 0);
+      EXPECT_GE(held, lines * (128 + 8) + scale_bytes / 4 * 8);
+      EXPECT_LT(held - 128, lines * (128 + 8) + scale_bytes / 4 * 8);
+    }
   }
-  EXPECT_EQ(packet_lanes(896), 304);  // 7168 BF16
+  EXPECT_EQ(small_row_bytes(14336, 0), 112 * 136);  // 7168 BF16
 }
 
 // Against a worst case made by hand: every pair of every token on one rank, spread over its slots.
@@ -174,31 +179,33 @@ TEST(NvlinkPlan, SmallBatchesFitTheirBlocks) {
   EXPECT_TRUE(is_small_batch(shape, kSmallTokens));
   EXPECT_FALSE(is_small_batch(shape, kSmallTokens + 1));
   GroupShape wide = deepseek_shape();
-  wide.hidden_size = 16384;  // 32 KiB come back: more than a block's threads hold
+  wide.hidden_size = 16384;  // 32 KiB come back
   EXPECT_EQ(make_kernel_shape(wide, 2).value().small_tokens, 0);
   GroupShape many = deepseek_shape();
   many.num_slots = 32766;
   many.top_k = 22;
   const Shape crowded = make_kernel_shape(many, 2).value();
   const int64_t words =
-      kSmallSharedWords + crowded.columns() + int64_t{crowded.small_tokens} * crowded.top_k;
+      kSmallSharedWords + crowded.columns() + int64_t{2} * crowded.small_tokens * crowded.top_k;
   EXPECT_LE(4 * words, kSharedMemoryOfKernel);
 }
 
-// Two blocks of a small batch share a multiprocessor; 32 are left to others by default. The blocks
-// of a large batch wait for each other, so each must have one of its own, and both teams need
-// blocks.
-void expect_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int limit, int most) {
-  const Blocks blocks = choose_blocks(shape, layout, tokens, 132, limit);
+// Two blocks of a small batch share a multiprocessor. The blocks of a large batch wait for each
+// other, so each must have one of its own, and 32 are left to others by default. Some of the blocks
+// send, the others receive.
+void expect_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int limit) {
+  constexpr int kSms = 132;
+  const Blocks blocks = choose_blocks(shape, layout, tokens, kSms, limit);
   const bool small = is_small_batch(shape, tokens);
-  const int room = small ? 2 * most : std::max(2, most);
-  for (const int count : {blocks.dispatch, blocks.combine}) {
-    EXPECT_GE(count, 1);
-    EXPECT_LE(count, room);
-  }
-  if (small) return;
+  const int room = small       ? 2 * (limit > 0 ? limit : kSms)
+                   : limit > 0 ? std::max(2, limit)
+                               : kSms - 32;
+  EXPECT_LE(blocks.dispatch, room);
+  EXPECT_LE(blocks.combine, room);
   EXPECT_GE(blocks.push, 1);
   EXPECT_LT(blocks.push, blocks.dispatch);
+  EXPECT_GE(blocks.combine_push, 1);
+  EXPECT_LT(blocks.combine_push, blocks.combine);
 }
 
 TEST(NvlinkPlan, BlocksStayWithinTheirLimit) {
@@ -207,13 +214,27 @@ TEST(NvlinkPlan, BlocksStayWithinTheirLimit) {
   for (const GroupShape& group : {deepseek_shape(), wide}) {
     const Shape shape = make_kernel_shape(group, 8).value();
     for (const RowLayout layout : {RowLayout::kBySlot, RowLayout::kBySource}) {
-      for (const int64_t tokens : {1, 8, 128, 193, 4096}) {
-        expect_blocks(shape, layout, tokens, 0, 100);
-        for (const int limit : {1, 2, 3, 16, 132}) {
-          expect_blocks(shape, layout, tokens, limit, limit);
-        }
+      for (const int64_t tokens : {1, 8, 128, kSmallTokens + 1, 4096}) {
+        for (const int limit : {0, 1, 2, 3, 16, 132}) expect_blocks(shape, layout, tokens, limit);
       }
     }
+  }
+}
+
+// A block a part of a row where there are few, and blocks beside them that count the batch.
+TEST(NvlinkPlan, SmallBatchesSpreadOverBlocks) {
+  const Shape shape = make_kernel_shape(deepseek_shape(), 2).value();
+  const RowParts parts = make_row_parts(shape.row_bytes);
+  const Blocks one = choose_blocks(shape, RowLayout::kBySlot, 1, 132, 0);
+  EXPECT_EQ(one.push, parts.count + 2);
+  EXPECT_EQ(one.dispatch, one.push + 2 * parts.count);
+  for (int64_t bytes = 16; bytes < 40000; bytes += 16) {
+    const RowParts of_row = make_row_parts(bytes);
+    const int vectors = lines_of_row(bytes) * 8;
+    EXPECT_EQ(of_row.vectors % 8, 0);
+    EXPECT_LE(of_row.vectors, kSmallThreads);
+    EXPECT_GE(of_row.count * of_row.vectors, vectors);
+    EXPECT_LT((of_row.count - 1) * of_row.vectors, vectors) << "each part has vectors";
   }
 }
 

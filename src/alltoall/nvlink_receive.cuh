@@ -10,11 +10,10 @@ namespace wideep::alltoall::device {
 
 // Shared memory of a receiving block.
 struct ReceiveTable {
-  uint32_t* first;       // [num_ranks, slots_per_rank]: where the source's rows begin in the output
-  uint32_t* rows;        // [num_ranks] of each source
-  volatile int* failed;  // a rank gave up
-  uint32_t* sums;        // [32] of the warps
-  bool writes;           // of the receiving blocks, the one that writes counts
+  uint32_t* first;  // [num_ranks, slots_per_rank]: where the source's rows begin in the output
+  uint32_t* rows;   // [num_ranks] of each source
+  uint32_t* sums;   // [32] of the warps
+  bool writes;      // of the receiving blocks, the one that writes counts
 };
 
 // The sum of `value` over the threads before this one; `total` over all of the block.
@@ -35,16 +34,19 @@ __device__ inline uint32_t sum_before(const ReceiveTable& table, uint32_t value,
 }
 
 // Counts in `first` become first rows; a slot's rows are in the order of their sources. By all
-// threads.
-__device__ inline void place_slots(const DispatchArgs& a, const ReceiveTable& table,
+// threads; false for one that found the output full.
+__device__ inline bool place_slots(const DispatchArgs& a, const ReceiveTable& table,
                                    uint32_t epoch) {
   const GroupView& g = a.group;
   const int slots = g.shape.slots_per_rank();
   const bool masked = a.layout == DeviceLayout::kBySlotMasked;
   int64_t begin = 0;  // of the next slots
+  bool ok = true;
+#pragma unroll 1
   for (int base = 0; base < slots; base += blockDim.x) {
     const int slot = base + static_cast<int>(threadIdx.x);
     uint32_t rows = 0;
+#pragma unroll 2
     for (int s = 0; s < g.shape.num_ranks && slot < slots; ++s) {
       rows += table.first[s * slots + slot];
     }
@@ -58,9 +60,10 @@ __device__ inline void place_slots(const DispatchArgs& a, const ReceiveTable& ta
     if (masked && rows > a.capacity) {
       give_up(g, {ErrorKind::kOverflow, Phase::kDispatch, Awaited::kCounts, g.rank, epoch, 0, slot,
                   static_cast<uint64_t>(a.capacity), rows});
-      *table.failed = 1;
+      ok = false;
     }
     auto next = static_cast<uint32_t>(own);
+#pragma unroll 2
     for (int s = 0; s < g.shape.num_ranks; ++s) {
       const uint32_t count = table.first[s * slots + slot];
       table.first[s * slots + slot] = next;
@@ -77,8 +80,9 @@ __device__ inline void place_slots(const DispatchArgs& a, const ReceiveTable& ta
   if (a.layout == DeviceLayout::kBySlot && begin > a.capacity && threadIdx.x == 0) {
     give_up(g, {ErrorKind::kOverflow, Phase::kDispatch, Awaited::kCounts, g.rank, epoch, 0, -1,
                 static_cast<uint64_t>(a.capacity), static_cast<uint64_t>(begin)});
-    *table.failed = 1;
+    ok = false;
   }
+  return ok;
 }
 
 // Waits for the counts of all ranks and fills the table, by all threads; false where a rank gave
@@ -88,8 +92,8 @@ __device__ inline bool fill_table(const DispatchArgs& a, uint32_t epoch,
   const GroupView& g = a.group;
   const int slots = g.shape.slots_per_rank();
   const int num_ranks = g.shape.num_ranks;
-  if (threadIdx.x == 0) *table.failed = 0;
-  __syncthreads();
+  bool ok = true;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < num_ranks * (slots + 1); i += blockDim.x) {
     const int source = i / (slots + 1);
     const int slot = i % (slots + 1);
@@ -98,7 +102,7 @@ __device__ inline bool fill_table(const DispatchArgs& a, uint32_t epoch,
     if (is_active(source)) {
       count = wait_cell(g, source, epoch,
                         is_total ? g.shape.num_slots + g.rank : g.rank * slots + slot);
-      if (count < 0) *table.failed = 1;
+      ok = ok && count >= 0;
     }
     if (is_total) {
       table.rows[source] = static_cast<uint32_t>(max(count, 0));
@@ -110,19 +114,20 @@ __device__ inline bool fill_table(const DispatchArgs& a, uint32_t epoch,
       table.first[source * slots + slot] = static_cast<uint32_t>(max(count, 0));
     }
   }
-  __syncthreads();
-  if (*table.failed != 0) return false;
-  place_slots(a, table, epoch);
-  __syncthreads();
-  return *table.failed == 0;
+  if (__syncthreads_and(ok ? 1 : 0) == 0) return false;
+  // By source, rows have their places, and only the counts are wanted.
+  ok = (a.layout == DeviceLayout::kBySource && !table.writes) || place_slots(a, table, epoch);
+  return __syncthreads_and(ok ? 1 : 0) != 0;
 }
 
-// The counts of all ranks for all slots, for whoever balances: by the last block.
-__device__ inline void copy_all_counts(const DispatchArgs& a, uint32_t epoch) {
+// The counts of all ranks for all slots, for whoever balances, by the blocks of a team.
+__device__ inline void copy_all_counts(const DispatchArgs& a, uint32_t epoch, const Team& team) {
   const GroupView& g = a.group;
-  if (blockIdx.x != gridDim.x - 1 || a.all_counts == nullptr) return;
-  for (int i = static_cast<int>(threadIdx.x); i < g.shape.num_ranks * g.shape.num_slots;
-       i += blockDim.x) {
+  if (a.all_counts == nullptr) return;
+  const auto threads = static_cast<int>(blockDim.x);
+#pragma unroll 1
+  for (int i = team.block * threads + static_cast<int>(threadIdx.x);
+       i < g.shape.num_ranks * g.shape.num_slots; i += team.blocks * threads) {
     const int source = i / g.shape.num_slots;
     a.all_counts[i] = is_active(source) ? wait_cell(g, source, epoch, i % g.shape.num_slots) : 0;
   }
@@ -190,30 +195,18 @@ __device__ inline bool receive_copies(const DispatchArgs& a, uint32_t epoch,
   return __all_sync(kFullWarp, ok);
 }
 
-// The whole header of a row of a small batch, which has all top_k entries: they are polled at once,
-// and the row carries its own epochs.
-__device__ inline bool receive_small_header(const DispatchArgs& a, uint32_t epoch,
-                                            const ReceiveTable& table, int source, int row,
-                                            Arrival& arrival) {
-  const GroupView& g = a.group;
-  Packet packet = {};
-  bool ok = true;
-  if (lane_id() <= a.top_k) {
-    ok = wait_packet<false>(g, wait_of_row(source, epoch, row),
-                            header_of(g, g.self, source, epoch, row) + lane_id(), packet);
-  }
-  if (!__all_sync(kFullWarp, ok)) return false;
+// The header of a row of a small batch, spread over the lanes of a warp as it lies.
+__device__ inline Arrival read_small_header(const DispatchArgs& a, const ReceiveTable& table,
+                                            int source, Packet packet) {
   Packet head = packet;
   head.word[0] = __shfl_sync(kFullWarp, packet.word[0], 0);
   head.word[1] = __shfl_sync(kFullWarp, packet.word[1], 0);
+  Arrival arrival;
   read_head(head, arrival);
-  const int next = (lane_id() + 1) % 32;
-  packet.word[0] = __shfl_sync(kFullWarp, packet.word[0], next);
-  packet.word[1] = __shfl_sync(kFullWarp, packet.word[1], next);
-  packet.word[2] = __shfl_sync(kFullWarp, packet.word[2], next);
-  arrival.copy = {-1, 0, 0, -1};
+#pragma unroll
+  for (uint32_t& word : packet.word) word = __shfl_down_sync(kFullWarp, word, 1);
   if (lane_id() < arrival.copies) arrival.copy = read_copy(a, table, source, packet);
-  return true;
+  return arrival;
 }
 
 // A row by source that has arrived or is about to, by one thread: which slots of this rank it goes

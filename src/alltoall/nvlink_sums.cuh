@@ -29,68 +29,6 @@ struct Sum {
   }
 };
 
-// Where the rows of the copies of one received row are, spread over the lanes of each warp.
-struct CopyLane {
-  const std::byte* row = nullptr;
-  float weight = 0;
-  int k = 0;
-};
-
-__device__ inline CopyLane load_copy(const CombineArgs& a, int64_t landed, int copies) {
-  CopyLane lane;
-  if (lane_id() < copies) {
-    const Copy copy = a.group.copies[landed * a.group.shape.top_k + lane_id()];
-    lane.row = a.rows + copy.row * a.row_stride;
-    lane.weight = copy.weight;
-    lane.k = copy.k;
-  }
-  return lane;
-}
-
-__device__ inline const std::byte* row_of_lane(const CopyLane& copy, int lane) {
-  return reinterpret_cast<const std::byte*>(
-      __shfl_sync(kFullWarp, reinterpret_cast<uint64_t>(copy.row), lane));
-}
-
-// The vector of a row that this thread has `i`-th; `index(i)` is its place in the row.
-template <int kVectors, typename Index>
-__device__ inline void load_vectors(const std::byte* row, int vectors, const Index& index,
-                                    uint4 (&data)[kVectors]) {
-#pragma unroll
-  for (int i = 0; i < kVectors; ++i) {
-    const int v = index(i);
-    data[i] = {0, 0, 0, 0};
-    if (v < vectors) data[i] = ptx::load_row(row + int64_t{kVectorBytes} * v);
-  }
-}
-
-// sum += weight x row over the copies, in the order of k. By whole warps.
-template <int kVectors, typename Index>
-__device__ inline void add_copies(const CopyLane& copy, int copies, int vectors, const Index& index,
-                                  Sum<kVectors>& sum) {
-  int lane = 0;
-  for (; lane + 1 < copies; lane += 2) {
-    uint4 first[kVectors];
-    uint4 second[kVectors];
-    load_vectors(row_of_lane(copy, lane), vectors, index, first);
-    load_vectors(row_of_lane(copy, lane + 1), vectors, index, second);
-    const float w0 = __shfl_sync(kFullWarp, copy.weight, lane);
-    const float w1 = __shfl_sync(kFullWarp, copy.weight, lane + 1);
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      sum.add(i, first[i], w0);
-      sum.add(i, second[i], w1);
-    }
-  }
-  if (lane < copies) {
-    uint4 last[kVectors];
-    load_vectors(row_of_lane(copy, lane), vectors, index, last);
-    const float weight = __shfl_sync(kFullWarp, copy.weight, lane);
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) sum.add(i, last[i], weight);
-  }
-}
-
 // The ranks that a token gets rows back from, spread over the lanes of a warp: lane i has the i-th
 // by rank (reduced) or the k = i-th pair's (exact); -1: none.
 struct Returns {
@@ -140,22 +78,6 @@ __device__ inline Returns make_returns(const CombineArgs& a, const TokenPair& pa
     ++returns.count;
   }
   return returns;
-}
-
-// Adds the residual, rounds and writes this thread's columns of a token.
-template <int kVectors, typename Index>
-__device__ inline void write_token(const CombineArgs& a, int token, int vectors, const Index& index,
-                                   Sum<kVectors>& sum) {
-#pragma unroll
-  for (int i = 0; i < kVectors; ++i) {
-    const int v = index(i);
-    if (v >= vectors) continue;
-    const int64_t offset = int64_t{kVectorBytes} * v;
-    if (a.residual != nullptr) {
-      sum.add(i, ptx::load_input(a.residual + token * a.residual_stride + offset), 1.0F);
-    }
-    ptx::store_row(a.out + token * a.out_stride + offset, sum.rounded(i));
-  }
 }
 
 }  // namespace wideep::alltoall::device

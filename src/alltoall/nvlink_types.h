@@ -16,7 +16,7 @@ inline constexpr int kMaxSlots = 32767;
 inline constexpr int kVectorBytes = 16;
 inline constexpr int kScaleGroup = 128;  // columns that share one FP8 scale
 
-// The unit of small batches: one 128-bit store, which arrives whole. The epoch says that it is new.
+// The unit of headers: one 128-bit store, which arrives whole. The epoch says that it is new.
 struct alignas(16) Packet {
   uint32_t word[3];
   uint32_t epoch;
@@ -44,15 +44,18 @@ struct Shape {
   WIDEEP_HOST_DEVICE int partials() const { return exact || top_k < num_ranks ? top_k : num_ranks; }
 };
 
-// A small batch's row travels as packets: thread i of `lanes` holds vectors i, lanes + i and
-// 2 lanes + i of the row, 12 words, and sends them as four packets, each in a plane of its own, so
-// that the warps' loads and stores are contiguous on both sides. Lanes are a multiple of the 8
-// vectors that share an FP8 scale.
-WIDEEP_HOST_DEVICE constexpr int packet_lanes(int64_t vectors) {
-  return static_cast<int>(((vectors + 2) / 3 + 7) / 8 * 8);
+// A small batch's row travels as lines of 128 bytes, eight vectors; the last word of each is the
+// epoch, and what it displaced follows in cells of 8 bytes, as the row's scales do.
+inline constexpr int kVectorsOfLine = 8;
+WIDEEP_HOST_DEVICE constexpr int lines_of_row(int64_t row_bytes) {
+  constexpr int64_t kLine = int64_t{kVectorsOfLine} * kVectorBytes;
+  return static_cast<int>((row_bytes + kLine - 1) / kLine);
 }
-WIDEEP_HOST_DEVICE constexpr int64_t packets_of_row(int64_t bytes) {
-  return int64_t{4} * packet_lanes((bytes + kVectorBytes - 1) / kVectorBytes);
+// Bytes of such a row, whole lines.
+WIDEEP_HOST_DEVICE constexpr int64_t small_row_bytes(int64_t row_bytes, int64_t scale_bytes) {
+  constexpr int64_t kLine = int64_t{kVectorsOfLine} * kVectorBytes;
+  const int64_t lines = lines_of_row(row_bytes);
+  return (lines * (kLine + 8) + 2 * scale_bytes + kLine - 1) / kLine * kLine;
 }
 
 // Offsets in bytes of what a rank's symmetric memory holds; the same on all ranks. [2] is the
@@ -65,8 +68,8 @@ struct Regions {
   int64_t gathered = 0;        // [2][source][count_packets] Packet
   int64_t cells = 0;           // [2][source][columns] u64: epoch << 32 | count
   int64_t headers = 0;         // [2][source][max_tokens][top_k + 1] Packet
-  int64_t small_rows = 0;      // [2][source][small_tokens][packets of row and scales]
-  int64_t small_partials = 0;  // [2][partials][small_tokens][packets of result]
+  int64_t small_rows = 0;      // [2][source][small_tokens][row and scales as lines]
+  int64_t small_partials = 0;  // [2][partials][small_tokens][result as lines]
   int64_t rows = 0;            // [source][max_tokens][row_bytes]
   int64_t scales = 0;          // [source][max_tokens][scale_bytes]
   int64_t partials = 0;        // [partials][max_tokens][result_bytes]
@@ -154,6 +157,12 @@ struct GroupView {
 
 enum class DeviceLayout : int32_t { kBySlot, kBySlotMasked, kBySource };
 
+// What blocks take of a small batch's row, one part at a time.
+struct RowParts {
+  int count = 1;
+  int vectors = 0;  // of each but the last, whole lines
+};
+
 // A batch's way to its slots. Pointers are the device's.
 struct DispatchArgs {
   GroupView group;
@@ -178,7 +187,8 @@ struct DispatchArgs {
   int32_t* source_counts = nullptr;  // [num_ranks]
   int32_t* row_slots = nullptr;      // [num_ranks, max_tokens, top_k], kBySource; -1: no copy
   float* row_weights = nullptr;      // the same
-  int push_blocks = 0;               // of the grid's blocks, the first; large batches
+  int push_blocks = 0;               // of the grid's blocks, the first
+  RowParts parts;                    // of a row as it travels; small batches
 };
 
 // Integers of this rank to all, and those of all.
@@ -203,6 +213,7 @@ struct CombineArgs {
   std::byte* out = nullptr;             // [tokens] BF16
   int64_t out_stride = 0;               // bytes
   int push_blocks = 0;                  // of the grid's blocks, the first; large batches
+  RowParts parts;                       // of a result; small batches
 };
 
 }  // namespace wideep::alltoall
