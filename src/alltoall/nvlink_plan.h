@@ -28,12 +28,12 @@ bool is_small_batch(const Shape& shape, int64_t tokens);
 struct Blocks {
   int dispatch = 1;
   int combine = 1;
-  int push = 1;          // of a large dispatch's blocks, those that push rows over the links
-  int combine_push = 1;  // the same of a large combine's
+  int push = 1;          // of dispatch's blocks, the first: those that send
+  int combine_push = 1;  // the same of combine's
 };
-// Thread blocks, each with a multiprocessor of its own, for a batch of at most `tokens` a rank.
-// `limit`: of multiprocessors; 0: none but num_sms less those that other communication needs. A
-// large batch has two blocks at least.
+// Thread blocks for a batch of at most `tokens` a rank: of a large one each with a multiprocessor
+// of its own, of a small one two on each. `limit`: of multiprocessors; 0: for a large batch num_sms
+// less those that other communication needs, for a small one all. Two blocks at least.
 Blocks choose_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int num_sms, int limit);
 
 // What a record says, for people. `world_ranks` numbers the ranks of the group.

@@ -212,7 +212,7 @@ struct CombineArgs {
   int64_t residual_stride = 0;          // bytes
   std::byte* out = nullptr;             // [tokens] BF16
   int64_t out_stride = 0;               // bytes
-  int push_blocks = 0;                  // of the grid's blocks, the first; large batches
+  int push_blocks = 0;                  // of the grid's blocks, the first
   RowParts parts;                       // of a result; small batches
 };
 
