@@ -259,12 +259,12 @@ TEST_F(Nvlink, GathersCountsOfAllRanks) {
       RETURN_IF_CUDA_ERROR(cudaMemcpy(own.data(), in.data(), in.size() * 4, cudaMemcpyDefault));
       RETURN_IF_CUDA_ERROR(cudaMemset(all.data(), 0x5a, static_cast<size_t>(all.size())));
       RETURN_IF_CUDA_ERROR(cudaDeviceSynchronize());
-      RETURN_IF_ERROR(r.ranks.barrier());
       const auto gather = [&](int call) {
         return r.group.gather_counts(r.stream, {own.as<int32_t>() + call * count, size_t(count)},
                                      {all.as<int32_t>() + call * all_size, all_size});
       };
-      for (int i = 0; i + 1 < kCalls; ++i) RETURN_IF_ERROR(gather(i));
+      // The graph is made before any rank's kernel waits: a process's first one may wait for the
+      // GPU.
       RETURN_IF_CUDA_ERROR(cudaStreamBeginCapture(r.cuda(), cudaStreamCaptureModeThreadLocal));
       const Status captured = gather(kCalls - 1);
       cudaGraph_t graph = nullptr;
@@ -272,6 +272,10 @@ TEST_F(Nvlink, GathersCountsOfAllRanks) {
       RETURN_IF_ERROR(captured);
       cudaGraphExec_t executable = nullptr;
       RETURN_IF_CUDA_ERROR(cudaGraphInstantiate(&executable, graph, 0));
+      RETURN_IF_CUDA_ERROR(cudaGraphUpload(executable, r.cuda()));
+      RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(r.cuda()));
+      RETURN_IF_ERROR(r.ranks.barrier());
+      for (int i = 0; i + 1 < kCalls; ++i) RETURN_IF_ERROR(gather(i));
       for (int replay = 0; replay < 5; ++replay) {
         RETURN_IF_CUDA_ERROR(cudaGraphLaunch(executable, r.cuda()));
       }
