@@ -6,25 +6,19 @@
 #include <cstddef>
 
 #include "alltoall/nvlink_kernels.h"
+#include "kernels/launch.cuh"
 
 namespace wideep::alltoall {
 
-// Allows the kernel to be started while the one before it in the stream ends; it begins with
+// The kernel may be started while the one before it in the stream ends; it begins with
 // ptx::wait_for_previous_kernel(). In a chain of small calls a third of the time is launches.
 template <typename Args>
 cudaError_t launch_kernel(void (*kernel)(Args), const Launch& launch, int threads, int shared_bytes,
                           const Args& args) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(launch.blocks));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
-  config.stream = launch.stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, kernel, args);
+  return kernels::launch_kernel(launch.stream,
+                                {static_cast<unsigned>(launch.blocks),
+                                 static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes)},
+                                kernel, args);
 }
 
 }  // namespace wideep::alltoall

@@ -5,6 +5,8 @@
 #include <cstdint>
 
 #include "alltoall/nvlink_types.h"
+#include "kernels/launch.cuh"
+#include "kernels/shared_barrier.cuh"
 
 namespace wideep::alltoall::ptx {
 
@@ -102,30 +104,12 @@ __device__ inline uint64_t nanoseconds() {
   return value;
 }
 
-// Programmatic dependent launch: a kernel may be started while the one before it still runs. This
-// waits until that one has ended and its writes are there.
-__device__ inline void wait_for_previous_kernel() {
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-}
-// Lets the next kernel be started, up to its own wait, once all blocks have come here.
-__device__ inline void allow_next_kernel() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
+using kernels::allow_next_kernel;
+using kernels::wait_for_previous_kernel;
 
-// Barriers in shared memory that count arrivals.
-__device__ inline uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-__device__ inline void init_barrier(uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
-               "r"(arrivals)
-               : "memory");
-}
-__device__ inline void arrive(uint64_t* barrier) {
-  asm volatile(
-      "{.reg .b64 s; mbarrier.arrive.shared::cta.b64 s, [%0];}" ::"r"(shared_address(barrier))
-      : "memory");
-}
+using kernels::arrive;
+using kernels::init_barrier;
+using kernels::shared_address;
 // Whether the phase of this parity has ended.
 __device__ inline bool test_wait(uint64_t* barrier, uint32_t parity) {
   uint32_t done;

@@ -15,6 +15,7 @@
 #include "kernels/launch.cuh"
 #include "kernels/linear.h"
 #include "kernels/op_context.h"
+#include "kernels/shared_barrier.cuh"
 #include "kernels/shared_memory.cuh"
 
 namespace wideep::kernels {
@@ -72,18 +73,6 @@ __host__ __device__ constexpr Layout layout_of(int rows, int boxes, int stages) 
   return at;
 }
 
-__device__ uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-__device__ void init_barrier(uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
-               "r"(arrivals));
-}
-__device__ void arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
-               : "memory");
-}
 __device__ void wait(uint64_t* barrier, uint32_t parity) {
   asm volatile(
       "{\n"

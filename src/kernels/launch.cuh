@@ -31,10 +31,9 @@ struct LaunchShape {
   size_t shared_bytes = 0;
 };
 
-// An error is the device's last one, for check_launch().
 template <typename... Parameters, typename... Arguments>
-void launch_kernel(const Stream& stream, const LaunchShape& shape, void (*kernel)(Parameters...),
-                   const Arguments&... arguments) {
+cudaError_t launch_kernel(cudaStream_t stream, const LaunchShape& shape,
+                          void (*kernel)(Parameters...), const Arguments&... arguments) {
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
@@ -42,10 +41,16 @@ void launch_kernel(const Stream& stream, const LaunchShape& shape, void (*kernel
   config.gridDim = shape.blocks;
   config.blockDim = shape.threads;
   config.dynamicSmemBytes = shape.shared_bytes;
-  config.stream = stream_of(stream);
+  config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = 1;
-  cudaLaunchKernelEx(&config, kernel, arguments...);
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+// An error is the device's last one, for check_launch().
+template <typename... Parameters, typename... Arguments>
+void launch_kernel(const Stream& stream, const LaunchShape& shape, void (*kernel)(Parameters...),
+                   const Arguments&... arguments) {
+  launch_kernel(stream_of(stream), shape, kernel, arguments...);
 }
 
 }  // namespace wideep::kernels
