@@ -13,7 +13,6 @@
 #include "kernels/norm.h"
 #include "kernels/permute.h"
 #include "kernels/rope.h"
-#include "kernels/sampling.h"
 #include "models/tensor_list.h"
 #include "models/weight_type.h"
 #include "models/wide_ep_setup.h"
@@ -28,32 +27,6 @@ int rope_columns(const ModelConfig& config) {
 
 using dist::bytes_of;
 using dist::writable_bytes_of;
-
-// What a batch brings along, in one piece of memory, so that it reaches the device in one copy. The
-// same function places it on the host and on the device.
-struct BatchTables {
-  BatchTables(std::span<std::byte> memory, int64_t rows, int64_t wanted) {
-    Arena arena(memory);
-    num_tokens = arena.take<int>(1);
-    slots = arena.take<int64_t>(rows);
-    token_ids = arena.take<int>(rows);
-    positions = arena.take<int>(rows);
-    logits_rows = arena.take<int>(wanted);
-    bytes = num_bytes(rows, wanted);
-  }
-  static int64_t num_bytes(int64_t rows, int64_t wanted) {
-    const int64_t ints = Arena::padded(rows * int64_t{sizeof(int)});
-    return Arena::padded(sizeof(int)) + Arena::padded(rows * int64_t{sizeof(int64_t)}) + 2 * ints +
-           Arena::padded(wanted * int64_t{sizeof(int)});
-  }
-
-  std::span<int> num_tokens;  // [1]
-  std::span<int64_t> slots;
-  std::span<int> token_ids;
-  std::span<int> positions;
-  std::span<int> logits_rows;
-  int64_t bytes = 0;
-};
 
 DecodeGraphs graph_sizes(const Stream& stream, const EngineConfig& engine) {
   if (!stream.is_cuda() || !engine.cuda_graph) return DecodeGraphs({}, false);
@@ -112,9 +85,7 @@ Result<std::unique_ptr<Model>> Decoder::create(Stream& stream, const ModelOption
   RETURN_IF_ERROR(decoder->store_.load(stream, *options.source));
   ASSIGN_OR_RETURN(decoder->scratch_,
                    Buffer::allocate(decoder->scratch_bytes(), kernels::space_of(stream)));
-  const int64_t rows = options.engine->max_num_tokens;
-  ASSIGN_OR_RETURN(decoder->staging_,
-                   kernels::Staging::create(stream, BatchTables::num_bytes(rows, rows)));
+  ASSIGN_OR_RETURN(decoder->tables_, BatchTables::create(stream, options.engine->max_num_tokens));
   RETURN_IF_ERROR(decoder->start_wide_ep());
   return std::unique_ptr<Model>(std::move(decoder));
 }
@@ -255,7 +226,7 @@ int64_t Decoder::scratch_bytes() const {
                                             2 * Arena::matrix_bytes(rows, config_.vocab_size));
   }
   return 3 * Arena::matrix_bytes(own_rows, config_.hidden_size) + layer_bytes +
-         Arena::matrix_bytes(own_rows, rope_columns(config_)) + BatchTables::num_bytes(rows, rows);
+         Arena::matrix_bytes(own_rows, rope_columns(config_)) + BatchTables::scratch_bytes(rows);
 }
 
 kernels::KvCacheView Decoder::cache_of(int local_layer) const {
@@ -296,54 +267,6 @@ Status Decoder::set_kv_memory(const KvMemory& memory) {
   return Status::ok();
 }
 
-void Decoder::place_tokens(const Batch& batch, bool is_padded, Arena& arena, ForwardPass& pass) {
-  const int cp = mapping_.cp();
-  const int page_size = kv_memory_.page_size;
-  const auto first = std::ranges::lower_bound(batch.logits_rows, pass.own_begin);
-  const auto last = std::ranges::lower_bound(batch.logits_rows, pass.own_end);
-  const int64_t padding = pass.num_rows - std::ssize(batch.token_ids);
-  const int64_t wanted = last - first + padding;
-  const BatchTables host(staging_->begin(), pass.num_rows, wanted);
-  host.num_tokens.front() = static_cast<int>(std::ssize(batch.token_ids));
-  std::ranges::copy(batch.token_ids, host.token_ids.begin());
-  std::transform(first, last, host.logits_rows.begin(),
-                 [&](int row) { return row - pass.own_begin; });
-  sequences_.clear();
-  int row = 0;
-  for (const BatchSequence& sequence : batch.sequences) {
-    CHECK(sequence.first_row == row);
-    for (int i = 0; i < sequence.num_rows; ++i, ++row) {
-      const int position = sequence.first_position + i;
-      const int block = position / page_size;  // block b is on cp rank b % cp, as its page b / cp
-      host.positions[row] = position;
-      CHECK(block / cp < std::ssize(sequence.pages));
-      host.slots[row] = block % cp == rank_.cp_rank
-                            ? int64_t{sequence.pages[block / cp]} * page_size + position % page_size
-                            : -1;
-    }
-    sequences_.push_back(
-        {sequence.first_row, sequence.num_rows, sequence.first_position, sequence.pages.data()});
-  }
-  CHECK(row == std::ssize(batch.token_ids));
-  for (; row < pass.num_rows; ++row) {
-    host.token_ids[row] = 0;
-    host.positions[row] = 0;
-    host.slots[row] = -1;
-    host.logits_rows[row] = row;
-  }
-  const std::span<std::byte> memory = arena.take<std::byte>(host.bytes);
-  staging_->send(*stream_, host.bytes, memory.data());
-  const BatchTables tables(memory, pass.num_rows, wanted);
-  const bool has_sampled = std::ranges::any_of(batch.token_ids, [](int id) { return id < 0; });
-  if (has_sampled) kernels::take_sampled(*stream_, batch.sampled_tokens, tables.token_ids);
-  if (is_padded) pass.num_tokens = tables.num_tokens.data();
-  pass.token_ids = tables.token_ids;
-  pass.positions = tables.positions;
-  pass.slots = tables.slots;
-  pass.logits_rows = tables.logits_rows;
-  pass.sequences = sequences_;
-}
-
 int Decoder::graph_rows(const Batch& batch) const {
   // Observers read what a graph has not computed yet.
   if (observer_ != nullptr || mapping_.cp() > 1) return 0;
@@ -372,7 +295,7 @@ Result<ForwardPass> Decoder::begin_pass(const Batch& batch, int graph_rows, Aren
   const Share own = share_of(pass.num_rows, cp, rank_.cp_rank);
   pass.own_begin = own.begin;
   pass.own_end = own.end;
-  place_tokens(batch, graph_rows > 0, arena, pass);
+  tables_->place(batch, {kv_memory_.page_size, cp, rank_.cp_rank}, graph_rows > 0, pass);
   if (attention_tables_ != nullptr) {
     RETURN_IF_ERROR(attention_tables_->prepare(*stream_, pass.sequences, graph_rows));
     pass.attention_tables = attention_tables_.get();

@@ -14,8 +14,8 @@
 #include "config/mapping.h"
 #include "dist/tensor_group.h"
 #include "kernels/attention_tables.h"
-#include "kernels/transfer.h"
 #include "models/attention.h"
+#include "models/batch_tables.h"
 #include "models/decode_graphs.h"
 #include "models/feed_forward.h"
 #include "models/forward_pass.h"
@@ -71,8 +71,6 @@ class Decoder : public Model {
   // The rows that a decode step is padded to for its graph; 0: it runs eagerly.
   int graph_rows(const Batch& batch) const;
   Result<ForwardPass> begin_pass(const Batch& batch, int graph_rows, Arena& arena);
-  // is_padded: the rows beyond the batch's tokens only fill it up.
-  void place_tokens(const Batch& batch, bool is_padded, Arena& arena, ForwardPass& pass);
   Status run_pass(ForwardPass pass, const Batch& batch, MatrixView logits);
   std::vector<int> own_rows_of_dp(const ForwardPass& pass, const Batch& batch) const;
   kernels::KvCacheView cache_of(int local_layer) const;
@@ -107,7 +105,7 @@ class Decoder : public Model {
   RoutingObserver* observer_ = nullptr;  // their target, which layers look at
 
   WeightStore store_;
-  std::unique_ptr<kernels::Staging> staging_;                   // of a batch's tables
+  std::unique_ptr<BatchTables> tables_;                         // of the current batch
   std::unique_ptr<kernels::AttentionTables> attention_tables_;  // on a GPU
   // What layers exchange; null for a group of one rank.
   std::unique_ptr<dist::TensorGroup> tp_;
@@ -119,7 +117,6 @@ class Decoder : public Model {
   std::vector<Layer> layers_;
   Buffer scratch_;
   int64_t activation_bytes_ = 0;  // scratch, and what backend WideEP takes beside it
-  std::vector<kernels::AttentionSequence> sequences_;  // of the current batch
   // The last two go first: WideEp waits for ranks that still read this one's activations, and a
   // communicator of NCCL's for the end of the graphs that hold its calls.
   std::unique_ptr<moe::WideEp> wide_ep_;  // null: backend CUTLASS
