@@ -298,9 +298,8 @@ class RankBench {
 
 std::string moves_text(const moe::MoveTimes& moves) {
   return fmt::format(
-      "A move, while nothing else runs: {:.1f} MB to another GPU in {:.0f} us, {:.0f} GB/s; into "
-      "its "
-      "slot between two iterations in {:.1f} us\n",
+      "A move, while nothing else runs: {:.1f} MB to another GPU in {:.0f} us, {:.0f} GB/s; "
+      "into its slot between two iterations in {:.1f} us\n",
       static_cast<double>(moves.bytes) * 1e-6, moves.copy_us, moves.copy_gbytes_per_second(),
       moves.commit_us);
 }

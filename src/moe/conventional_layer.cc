@@ -178,13 +178,7 @@ Status ConventionalLayer::forward(Stream& stream, Arena& arena, const MoeInput& 
   std::vector<int> counts;
   for (int chunk = 0; chunk < chunks; ++chunk) {
     const auto [begin, end] = share_of(static_cast<int>(input.x.rows), chunks, chunk);
-    MoeInput rows = input;
-    rows.x = input.x.row_range(begin, end - begin);
-    rows.ids += begin * shape_.top_k;
-    rows.weights += begin * shape_.top_k;
-    if (input.residual.data != nullptr) {
-      rows.residual = input.residual.row_range(begin, end - begin);
-    }
+    const MoeInput rows = input.token_range(begin, end - begin, shape_.top_k);
     const MatrixView y_rows = y.row_range(begin, end - begin);
     if (!is_gathered) {
       run_own_experts(stream, arena, rows, y_rows);

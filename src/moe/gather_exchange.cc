@@ -40,11 +40,11 @@ class GatherExchange : public SlotExchange {
                              .on_gpu = true});
     layer.set_profile(batch.profile);
     MoeInput input = batch.input;
-    input.residual = layer.adds_residual() ? batch.residual : ConstMatrixView{};
+    if (layer.adds_residual()) return layer.forward(stream, arena, input, batch.tokens, y);
+    const ConstMatrixView residual = std::exchange(input.residual, {});
     RETURN_IF_ERROR(layer.forward(stream, arena, input, batch.tokens, y));
-    if (layer.adds_residual()) return Status::ok();
     if (input.side != nullptr) input.side->join(stream);
-    if (batch.residual.data != nullptr) kernels::add(stream, batch.residual, y);
+    if (residual.data != nullptr) kernels::add(stream, residual, y);
     return Status::ok();
   }
 

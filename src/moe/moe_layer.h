@@ -36,6 +36,15 @@ struct MoeInput {
   std::span<const int32_t> all_ids(int top_k) const {
     return {ids, static_cast<size_t>(x.rows * top_k)};
   }
+  // Of `count` tokens from `begin` on.
+  MoeInput token_range(int64_t begin, int64_t count, int top_k) const {
+    MoeInput range = *this;
+    range.x = x.row_range(begin, count);
+    range.ids += begin * top_k;
+    range.weights += begin * top_k;
+    if (residual.data != nullptr) range.residual = residual.row_range(begin, count);
+    return range;
+  }
 };
 
 class MoeLayer {

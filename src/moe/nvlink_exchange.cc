@@ -92,7 +92,7 @@ class NvlinkExchange : public SlotExchange {
     RETURN_IF_ERROR(meet_for_phase(batch.profile, stream, Phase::kCombine));
     if (input.side != nullptr) input.side->join(stream);
     return together(stream, [&] {
-      return group.combine(stream, {.rows = {}, .residual = batch.residual, .y = y});
+      return group.combine(stream, {.rows = {}, .residual = input.residual, .y = y});
     });
   }
 

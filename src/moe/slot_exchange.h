@@ -39,10 +39,9 @@ struct SlotExchangeOptions {
 
 // A chunk. Collective over the group.
 struct SlotBatch {
-  MoeInput input;               // ids are slots; those below 0 go nowhere
+  MoeInput input;               // ids are slots; those below 0 go nowhere; its residual is added
   std::span<const int> tokens;  // [ranks], of the host: each rank's in this chunk
   ExpertWeights slots;          // [slots_per_rank] of this rank
-  ConstMatrixView residual;     // [tokens, hidden], added to the sum; null: none
   // [num_slots]: what all ranks send to each slot is added. Empty: not wanted.
   std::span<int32_t> rows_of_slots;
   LayerProfile* profile = nullptr;

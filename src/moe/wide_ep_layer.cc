@@ -44,18 +44,11 @@ Status WideEpLayer::forward(Stream& stream, Arena& arena, const MoeInput& input,
   std::vector<int> chunk_tokens(dp_tokens.size());
   for (int chunk = 0; chunk < chunks; ++chunk) {
     const auto [begin, end] = share_of(static_cast<int>(input.x.rows), chunks, chunk);
-    const int64_t first_pair = int64_t{begin} * options_.shape.top_k;
-    MoeInput rows = input;
-    rows.x = input.x.row_range(begin, end - begin);
-    rows.ids += first_pair;
-    rows.weights += first_pair;
+    const MoeInput rows = input.token_range(begin, end - begin, options_.shape.top_k);
     const MatrixView y_rows = y.row_range(begin, end - begin);
     if (!stream.is_cuda()) {
       RETURN_IF_ERROR(forward_chunk(stream, arena, rows, y_rows));
       continue;
-    }
-    if (input.residual.data != nullptr) {
-      rows.residual = input.residual.row_range(begin, end - begin);
     }
     std::ranges::transform(dp_tokens, chunk_tokens.begin(),
                            [&](int count) { return share_of(count, chunks, chunk).size(); });
@@ -80,7 +73,6 @@ Status WideEpLayer::forward_on_device(Stream& stream, Arena& arena, const MoeInp
                                    {.input = to_slots,
                                     .tokens = tokens,
                                     .slots = options_.slots,
-                                    .residual = input.residual,
                                     .rows_of_slots = device.counters(options_.layer_index),
                                     .profile = profile()},
                                    y);
