@@ -17,6 +17,7 @@
 #include "kernels/router.h"
 #include "kernels/sampling.h"
 #include "kernels/self_attention.h"
+#include "kernels/transfer.h"
 
 namespace wideep::kernels {
 
@@ -41,6 +42,9 @@ void silu_mul(Stream& stream, ConstMatrixView x, MatrixView y, const int* num_ro
 void add(Stream& stream, ConstMatrixView x, MatrixView y);
 void add_bias(Stream& stream, const float* bias, MatrixView y);
 void scale_rows(Stream& stream, std::span<const float> factors, MatrixView x);
+
+// Multiples of 16 bytes.
+void copy_pair(Stream& stream, const CopyPiece& first, const CopyPiece& second);
 
 void copy_heads(Stream& stream, const CopyHeadsParams& params);
 void norm_heads(Stream& stream, const NormHeadsParams& params);

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/cuda_ops.h"
+
 #ifdef WIDEEP_CUDA
 #include "base/cuda.h"
 #include "kernels/op_context.h"
@@ -66,6 +68,12 @@ class PinnedStaging : public Staging {
 
 #endif
 
+bool has_vectors(const CopyPiece& piece) {
+  const auto addresses =
+      reinterpret_cast<uintptr_t>(piece.from.data()) | reinterpret_cast<uintptr_t>(piece.to);
+  return (addresses | piece.from.size()) % 16 == 0;
+}
+
 }  // namespace
 
 void copy_bytes(Stream& stream, std::span<const std::byte> from, std::byte* to) {
@@ -78,6 +86,16 @@ void copy_bytes(Stream& stream, std::span<const std::byte> from, std::byte* to) 
 #endif
   CHECK(!stream.is_cuda());
   std::memcpy(to, from.data(), from.size());
+}
+
+void copy_pair(Stream& stream, const CopyPiece& first, const CopyPiece& second) {
+  if constexpr (kHasCuda) {
+    if (stream.is_cuda() && has_vectors(first) && has_vectors(second)) {
+      return cuda::copy_pair(stream, first, second);
+    }
+  }
+  copy_bytes(stream, first.from, first.to);
+  copy_bytes(stream, second.from, second.to);
 }
 
 void zero_bytes(Stream& stream, std::span<std::byte> bytes) {

@@ -32,6 +32,16 @@ TEST(TransferTest, MovesAndClearsBytes) {
   EXPECT_THAT(to, testing::ElementsAre(0, 0, 3));
 }
 
+TEST(TransferTest, CopiesPairs) {
+  TestStream stream(1);
+  const std::vector<std::byte> from = {std::byte{1}, std::byte{2}, std::byte{3}};
+  std::vector<std::byte> to(4);
+  const std::span<const std::byte> bytes(from);
+  copy_pair(stream, {bytes.first(1), to.data() + 3}, {bytes.subspan(1), to.data()});
+  EXPECT_THAT(to, testing::ElementsAre(std::byte{2}, std::byte{3}, std::byte{0}, std::byte{1}));
+  copy_pair(stream, {}, {});
+}
+
 TEST(TransferTest, StagingGivesWhatWasFilledLast) {
   TestStream stream(1);
   const auto staging = Staging::create(stream, 64).value();

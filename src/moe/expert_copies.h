@@ -2,7 +2,8 @@
 // slots. What is copied when, migration.h says; all ranks know it.
 //
 // A boundary is the beginning of an iteration: begin_boundary(), commits, sends and receives,
-// end_boundary(), by all ranks in the same order.
+// end_boundary(), by all ranks in the same order. What was sent goes then or, on GPUs, during the
+// iteration, when the links have nothing else to do.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +35,12 @@ class ExpertCopies {
   virtual Status commit(int place, const SlotBytes& slot) = 0;
   virtual Status end_boundary() = 0;
 
+  // Rows have been exchanged by what was put on the model's stream last, and computing comes next:
+  // a time for something that was sent.
+  virtual Status links_are_idle() { return Status::ok(); }
+  // Everything of the iteration has been put on the model's stream.
+  virtual Status end_iteration() { return Status::ok(); }
+
   // Boundaries, from the first on, of which this rank's sends and commits are done. Does not wait.
   virtual int64_t num_done() = 0;
 
@@ -53,9 +60,10 @@ struct StagingShape {
 Result<std::unique_ptr<ExpertCopies>> make_host_copies(dist::Communicator& group,
                                                        const StagingShape& shape);
 
-// Experts on GPUs: the copy engine puts them into the target's staging memory, over NVLink, on a
-// stream of the lowest priority, while the model runs; commits are copies on the model's stream.
-// Collective; group and stream outlive the result.
+// Experts on GPUs: the copy engine puts them into the target's staging memory, over NVLink, while
+// the model runs; commits are copies on the model's stream. In an iteration that says when the
+// links are idle one expert goes each time, and those that are left after it; in others, whose
+// exchanges are small, all go at once. Collective; group and stream outlive the result.
 Result<std::unique_ptr<ExpertCopies>> make_device_copies(Stream& stream, dist::Communicator& group,
                                                          const StagingShape& shape);
 

@@ -78,6 +78,8 @@ class Migration {
   Result<std::vector<LayerPlacement>> finish(int64_t agreed = ExpertCopies::kAll);
   // Then: sends the next rounds.
   Status issue();
+  // To be told of idle links and of the iteration's end.
+  ExpertCopies& copies() { return *options_.copies; }
 
   bool is_idle() const { return updates_.empty(); }
   const MigrationWork& work() const { return work_; }  // of the last finish() and issue()

@@ -49,8 +49,9 @@ class MoveBench {
       RETURN_IF_ERROR(copies_->send(slot_, (group_.rank() + 1) % group_.size(), place));
     }
     RETURN_IF_ERROR(copies_->end_boundary());
-    ++boundaries_;
-    while (copies_->num_done() < boundaries_) std::this_thread::yield();
+    RETURN_IF_ERROR(copies_->end_iteration());
+    ++iterations_;
+    while (copies_->num_done() < iterations_) std::this_thread::yield();
     const auto end = std::chrono::steady_clock::now();
     return std::chrono::duration_cast<std::chrono::nanoseconds>(end - start).count() / kPlaces;
   }
@@ -63,7 +64,8 @@ class MoveBench {
     for (int place = 0; place < kPlaces; ++place) RETURN_IF_ERROR(copies_->commit(place, slot_));
     clock->mark(stream_, 0);
     RETURN_IF_ERROR(copies_->end_boundary());
-    ++boundaries_;
+    RETURN_IF_ERROR(copies_->end_iteration());
+    ++iterations_;
     ASSIGN_OR_RETURN(const std::vector<kernels::Lap> laps, clock->laps(stream_));
     return std::llround(1e3 * laps.front().us / kPlaces);
   }
@@ -79,7 +81,7 @@ class MoveBench {
   dist::Communicator& group_;
   const SlotBytes& slot_;
   std::unique_ptr<ExpertCopies> copies_;
-  int64_t boundaries_ = 0;
+  int64_t iterations_ = 0;
 };
 
 }  // namespace

@@ -78,6 +78,7 @@ class NvlinkExchange : public SlotExchange {
       ASSIGN_OR_RETURN(received, group.dispatch(stream, {.x = x, .scales = {}}));
       return Status::ok();
     }));
+    if (!is_masked && batch.copies != nullptr) RETURN_IF_ERROR(batch.copies->links_are_idle());
     kernels::add_row_sums(stream, received.rows_of_slots.data(), options_.shape.num_ranks,
                           batch.rows_of_slots);
     begin_phase(batch.profile, stream, Phase::kExperts);

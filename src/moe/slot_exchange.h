@@ -20,6 +20,7 @@
 #include "base/stream.h"
 #include "dist/communicator.h"
 #include "eplb/types.h"
+#include "moe/expert_copies.h"
 #include "moe/moe_layer.h"
 
 namespace wideep::moe {
@@ -44,6 +45,7 @@ struct SlotBatch {
   ExpertWeights slots;          // [slots_per_rank] of this rank
   // [num_slots]: what all ranks send to each slot is added. Empty: not wanted.
   std::span<int32_t> rows_of_slots;
+  ExpertCopies* copies = nullptr;  // experts on the move; null: none
   LayerProfile* profile = nullptr;
 };
 

@@ -141,6 +141,7 @@ void WideEp::observe(bool observes) {
 }
 
 Status WideEp::end_iteration() {
+  if (ExpertCopies* moving = copies(); moving != nullptr) RETURN_IF_ERROR(moving->end_iteration());
   return device_ != nullptr ? device_->end_iteration() : Status::ok();
 }
 

@@ -109,6 +109,7 @@ class WideEp {
   alltoall::AllToAll& all_to_all() const { return *all_to_all_; }
   SlotChooser& chooser(int layer_index) { return *choosers_[layer_index]; }
   WideEpDevice* device() const { return device_.get(); }  // null on CPUs
+  ExpertCopies* copies() { return migration_ ? &migration_->copies() : nullptr; }
   // ids [pairs] of this rank's tokens; a chunk's rows went where the all-to-all's plan says.
   void count(int layer_index, std::span<const int32_t> ids);
 

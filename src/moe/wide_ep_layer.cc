@@ -74,6 +74,7 @@ Status WideEpLayer::forward_on_device(Stream& stream, Arena& arena, const MoeInp
                                     .tokens = tokens,
                                     .slots = options_.slots,
                                     .rows_of_slots = device.counters(options_.layer_index),
+                                    .copies = options_.wide_ep->copies(),
                                     .profile = profile()},
                                    y);
 }
