@@ -305,8 +305,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 }  // namespace
 
 cudaError_t load_combine() {
-  return cudaFuncSetAttribute(combine_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              kSharedMemoryOfKernel);
+  return allow_shared_memory(combine_kernel);
 }
 
 cudaError_t launch_combine(const Launch& launch, const CombineArgs& args) {

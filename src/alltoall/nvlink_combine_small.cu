@@ -19,7 +19,7 @@ __device__ Lines partial_of(const GroupView& g, std::byte* owner, uint32_t epoch
                             int token) {
   const int64_t row =
       (static_cast<int64_t>(epoch & 1) * g.shape.partials() + place) * g.shape.small_tokens + token;
-  return {owner + g.at.small_partials + row * small_row_bytes(g.shape.result_bytes, 0),
+  return {owner + g.at.small_partials + row * bytes_as_lines(g.shape.result_bytes, 0),
           lines_of_row(g.shape.result_bytes)};
 }
 

@@ -274,6 +274,22 @@ __device__ inline void finish_phase(uint64_t* word) {
         word, share_of_step({static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x)}));
 }
 
+// Places spread over the lanes: those of `lanes` have one each.
+struct Places {
+  uint32_t lanes = 0;
+  std::byte* to = nullptr;  // this lane's
+};
+
+// Calls body(place) for every place, by the whole warp.
+template <typename Body>
+__device__ inline void for_each_place(const Places& places, const Body& body) {
+  for (uint32_t left = places.lanes; left != 0; left &= left - 1) {
+    const int lane = __ffs(static_cast<int>(left)) - 1;
+    body(reinterpret_cast<std::byte*>(
+        __shfl_sync(kFullWarp, reinterpret_cast<uint64_t>(places.to), lane)));
+  }
+}
+
 // [begin, end) of `count` for part `part` of `parts`.
 struct Range {
   int begin;

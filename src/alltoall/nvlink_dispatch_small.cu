@@ -51,7 +51,7 @@ __device__ Lines small_row(const DispatchArgs& a, std::byte* owner, int source, 
   const int64_t index = static_cast<int64_t>(epoch & 1) * shape.num_ranks + source;
   return {
       owner + a.group.at.small_rows +
-          (index * shape.small_tokens + row) * small_row_bytes(shape.row_bytes, shape.scale_bytes),
+          (index * shape.small_tokens + row) * bytes_as_lines(shape.row_bytes, shape.scale_bytes),
       lines_of_row(a.row_bytes)};
 }
 
@@ -445,13 +445,9 @@ int64_t shared_bytes(const DispatchArgs& a) {
 }  // namespace
 
 cudaError_t load_dispatch_small() {
-  for (const auto kernel :
-       {dispatch_small_kernel<Payload::kBytes>, dispatch_small_kernel<Payload::kQuantize>}) {
-    const cudaError_t error = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedMemoryOfKernel);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
+  const cudaError_t error = allow_shared_memory(dispatch_small_kernel<Payload::kBytes>);
+  if (error != cudaSuccess) return error;
+  return allow_shared_memory(dispatch_small_kernel<Payload::kQuantize>);
 }
 
 cudaError_t launch_dispatch_small(const Launch& launch, Payload payload, const DispatchArgs& args) {

@@ -290,9 +290,10 @@ Result<Received> NvlinkGroup::dispatch(Stream& stream, const NvlinkDispatch& in)
   const DispatchArgs args = dispatch_args(in);
   const Payload payload = shape_.format == RowFormat::kFp8 ? Payload::kQuantize : Payload::kBytes;
   const Launch launch = {stream_of(stream), blocks(most_tokens()).dispatch};
-  RETURN_IF_ERROR(cuda_status("dispatch", is_small_batch(view_.shape, most_tokens())
-                                              ? launch_dispatch_small(launch, payload, args)
-                                              : launch_dispatch(launch, payload, args)));
+  const auto launch_it = is_small_batch(view_.shape, most_tokens()) ? launch_dispatch_small
+                         : view_.shape.by_source                    ? launch_dispatch_by_source
+                                                                    : launch_dispatch_by_slot;
+  RETURN_IF_ERROR(cuda_status("dispatch", launch_it(launch, payload, args)));
   dispatched_ = true;
   return received();
 }

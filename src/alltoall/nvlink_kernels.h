@@ -21,7 +21,10 @@ struct Launch {
 cudaError_t load_kernels();
 
 // Large batches and small ones; see docs/alltoall.md. All ranks must choose the same.
-cudaError_t launch_dispatch(const Launch& launch, Payload payload, const DispatchArgs& args);
+cudaError_t launch_dispatch_by_slot(const Launch& launch, Payload payload,
+                                    const DispatchArgs& args);
+cudaError_t launch_dispatch_by_source(const Launch& launch, Payload payload,
+                                      const DispatchArgs& args);
 cudaError_t launch_dispatch_small(const Launch& launch, Payload payload, const DispatchArgs& args);
 cudaError_t launch_combine(const Launch& launch, const CombineArgs& args);
 cudaError_t launch_combine_small(const Launch& launch, const CombineArgs& args);
@@ -32,7 +35,8 @@ cudaError_t launch_gather(const Launch& launch, const GatherArgs& args);
 cudaError_t launch_resume(cudaStream_t stream, const GroupView& group, uint32_t generation);
 
 // Those of load_kernels, by file.
-cudaError_t load_dispatch();
+cudaError_t load_dispatch_by_slot();
+cudaError_t load_dispatch_by_source();
 cudaError_t load_dispatch_small();
 cudaError_t load_combine();
 cudaError_t load_combine_small();

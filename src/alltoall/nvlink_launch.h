@@ -6,6 +6,7 @@
 #include <cstddef>
 
 #include "alltoall/nvlink_kernels.h"
+#include "alltoall/nvlink_regime.h"
 #include "kernels/launch.cuh"
 
 namespace wideep::alltoall {
@@ -19,6 +20,13 @@ cudaError_t launch_kernel(void (*kernel)(Args), const Launch& launch, int thread
                                 {static_cast<unsigned>(launch.blocks),
                                  static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes)},
                                 kernel, args);
+}
+
+// On the current device.
+template <typename Args>
+cudaError_t allow_shared_memory(void (*kernel)(Args)) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              kSharedMemoryOfKernel);
 }
 
 }  // namespace wideep::alltoall

@@ -1,4 +1,4 @@
-// Rows of small batches as lines of 128 bytes, each with the epoch in its last word. Eight lanes
+// Rows as lines of 128 bytes, each with the epoch in its last word. Eight lanes
 // write a line by one instruction and eight lanes read it by one, so that who sees the epoch sees
 // the line. PTX promises that of 16 bytes only. That lines of 128 arrive whole is what NCCL's
 // protocol LL128 rests on too; docs/performance.md says how it was tried.

@@ -22,7 +22,7 @@ constexpr int kReservedSms = 32;
 
 // Blocks that send a small batch at most, as many as fill the links, and those that count it where
 // there is room for them beside.
-constexpr int kSmallSenders = 64;
+constexpr int kSmallSenders = 56;
 constexpr int kCountingBlocks = 4;
 
 const char* phase_name(Phase phase) {
@@ -108,6 +108,7 @@ Result<Shape> make_kernel_shape(const GroupShape& shape, int num_ranks) {
   result.row_bytes = bytes;
   result.scale_bytes = round_up(int64_t{4} * scale_columns(shape), kVectorBytes);
   result.result_bytes = result_bytes;
+  result.by_source = shape.layout == RowLayout::kBySource;
   result.exact = shape.combine == CombineMode::kExact;
   result.num_counts = shape.num_counts;
   result.small_tokens = static_cast<int>(std::min(max_tokens, largest_small_batch(result)));
@@ -131,11 +132,13 @@ Regions make_regions(const Shape& shape) {
   at.cells = take(2 * ranks * shape.columns() * 8);
   at.headers = take(2 * ranks * shape.max_tokens * (shape.top_k + 1) * packet);
   at.small_rows =
-      take(2 * ranks * shape.small_tokens * small_row_bytes(shape.row_bytes, shape.scale_bytes));
+      take(2 * ranks * shape.small_tokens * bytes_as_lines(shape.row_bytes, shape.scale_bytes));
   at.small_partials = take(int64_t{2} * shape.partials() * shape.small_tokens *
-                           small_row_bytes(shape.result_bytes, 0));
-  at.rows = take(ranks * shape.max_tokens * shape.row_bytes);
-  at.scales = take(ranks * shape.max_tokens * shape.scale_bytes);
+                           bytes_as_lines(shape.result_bytes, 0));
+  const int64_t landing_row =
+      shape.by_source ? shape.row_bytes : bytes_as_lines(shape.row_bytes, shape.scale_bytes);
+  at.rows = take(ranks * shape.max_tokens * landing_row);
+  at.scales = take(shape.by_source ? ranks * shape.max_tokens * shape.scale_bytes : 0);
   at.partials = take(int64_t{1} * shape.partials() * shape.max_tokens * shape.result_bytes);
   at.partial_flags = take(int64_t{4} * shape.partials() * shape.max_tokens);
   return at;
@@ -200,7 +203,7 @@ Blocks choose_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int n
   if (layout == RowLayout::kBySource) {
     blocks.push = std::max(1, blocks.dispatch * 3 / 4);
   } else {
-    blocks.push = std::min(std::max(1, blocks.dispatch / 2), shape.scale_bytes > 0 ? 32 : 20);
+    blocks.push = std::min(std::max(1, blocks.dispatch / 2), shape.scale_bytes > 0 ? 28 : 16);
   }
   return blocks;
 }

@@ -96,8 +96,12 @@ TEST(NvlinkPlan, RegionsHoldWhatIsIndexed) {
     shape.hidden_size = 128 * (1 + static_cast<int>(random.below(100)));
     shape.max_tokens_of_rank = 1 + static_cast<int>(random.below(5000));
     if (random.below(2) == 0) shape.combine = CombineMode::kExact;
+    if (shape.combine != CombineMode::kExact && random.below(2) == 0) {
+      shape.layout = RowLayout::kBySource;
+    }
     shape.num_counts = static_cast<int>(random.below(300));
     const Shape s = make_kernel_shape(shape, ranks).value();
+    const int64_t row = s.by_source ? s.row_bytes : bytes_as_lines(s.row_bytes, s.scale_bytes);
     const Regions at = make_regions(s);
     const int64_t tokens = s.max_tokens;
     const std::vector<std::pair<int64_t, int64_t>> regions = {
@@ -108,11 +112,11 @@ TEST(NvlinkPlan, RegionsHoldWhatIsIndexed) {
         {at.gathered, int64_t{32} * ranks * ((shape.num_counts + 2) / 3)},
         {at.cells, int64_t{16} * ranks * (s.num_slots + ranks)},
         {at.headers, 32 * ranks * tokens * (s.top_k + 1)},
-        {at.small_rows, 2 * ranks * s.small_tokens * small_row_bytes(s.row_bytes, s.scale_bytes)},
+        {at.small_rows, 2 * ranks * s.small_tokens * bytes_as_lines(s.row_bytes, s.scale_bytes)},
         {at.small_partials,
-         2 * int64_t{s.partials()} * s.small_tokens * small_row_bytes(s.result_bytes, 0)},
-        {at.rows, ranks * tokens * s.row_bytes},
-        {at.scales, ranks * tokens * s.scale_bytes},
+         2 * int64_t{s.partials()} * s.small_tokens * bytes_as_lines(s.result_bytes, 0)},
+        {at.rows, ranks * tokens * row},
+        {at.scales, s.by_source ? ranks * tokens * s.scale_bytes : 0},
         {at.partials, s.partials() * tokens * s.result_bytes},
         {at.partial_flags, s.partials() * tokens * 4},
     };
@@ -133,13 +137,13 @@ TEST(NvlinkPlan, LinesCarryWholeRows) {
     EXPECT_GE(lines * 128, bytes);
     EXPECT_LT((lines - 1) * 128, bytes) << "no more than needed";
     for (const int64_t scale_bytes : {0, 16, 224}) {
-      const int64_t held = small_row_bytes(bytes, scale_bytes);
+      const int64_t held = bytes_as_lines(bytes, scale_bytes);
       EXPECT_EQ(held % 128, 0);
       EXPECT_GE(held, lines * (128 + 8) + scale_bytes / 4 * 8);
       EXPECT_LT(held - 128, lines * (128 + 8) + scale_bytes / 4 * 8);
     }
   }
-  EXPECT_EQ(small_row_bytes(14336, 0), 112 * 136);  // 7168 BF16
+  EXPECT_EQ(bytes_as_lines(14336, 0), 112 * 136);  // 7168 BF16
 }
 
 // Against a worst case made by hand: every pair of every token on one rank, spread over its slots.

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "alltoall/nvlink_device.cuh"
+#include "alltoall/nvlink_regime.h"
 
 namespace wideep::alltoall::device {
 
@@ -15,6 +16,13 @@ struct ReceiveTable {
   uint32_t* sums;   // [32] of the warps
   bool writes;      // of the receiving blocks, the one that writes counts
 };
+
+// Bytes that a large batch's receiving block of `warps` warps needs: rows, sums, and the counters
+// of its scan, which become the table.
+inline int64_t receiving_bytes(const Shape& shape, int warps) {
+  const int64_t counts = int64_t{shape.num_slots} * scan_warps(shape.num_slots, warps);
+  return int64_t{4} * (kMaxNvlinkRanks + warps + counts);
+}
 
 // The sum of `value` over the threads before this one; `total` over all of the block.
 __device__ inline uint32_t sum_before(const ReceiveTable& table, uint32_t value, uint32_t& total) {
@@ -235,5 +243,36 @@ __device__ inline bool receive_row_of_source(const DispatchArgs& a, uint32_t epo
   keep_row_of_source(g, landed, arrival.token, arrival.partial);
   return true;
 }
+
+// Rows of other ranks or of all, dealt to the threads or warps of all receiving blocks like cards.
+struct Arrivals {
+  const GroupView& g;
+  const ReceiveTable& table;
+  int sources;  // whose rows they are: the ranks behind this one in a circle, itself last
+  int worker;
+  int workers;
+  int longest = 0;  // rows from one source
+
+  __device__ Arrivals(const GroupView& group, const ReceiveTable& receive_table, int num_sources,
+                      int worker_of, int worker_count)
+      : g(group),
+        table(receive_table),
+        sources(num_sources),
+        worker(worker_of),
+        workers(worker_count) {
+    for (int s = 0; s < g.shape.num_ranks; ++s) {
+      longest = max(longest, static_cast<int>(table.rows[s]));
+    }
+  }
+  // Whether this worker has an i-th row or later ones.
+  __device__ bool has(int i) const { return worker + i * workers < longest * sources; }
+  // Its i-th row. False: none.
+  __device__ bool find(int i, int& source, int& row) const {
+    const int item = worker + i * workers;
+    row = item / sources;
+    source = (g.rank + 1 + (item + row) % sources) % g.shape.num_ranks;
+    return row < static_cast<int>(table.rows[source]);
+  }
+};
 
 }  // namespace wideep::alltoall::device

@@ -65,8 +65,8 @@ cudaError_t load_resume() {
 }
 
 cudaError_t load_kernels() {
-  for (const auto load : {load_dispatch, load_dispatch_small, load_combine, load_combine_small,
-                          load_gather, load_resume}) {
+  for (const auto load : {load_dispatch_by_slot, load_dispatch_by_source, load_dispatch_small,
+                          load_combine, load_combine_small, load_gather, load_resume}) {
     if (const cudaError_t error = load(); error != cudaSuccess) return error;
   }
   return cudaSuccess;

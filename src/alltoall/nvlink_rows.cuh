@@ -8,34 +8,15 @@
 
 namespace wideep::alltoall::device {
 
-// Places spread over the lanes: those of `lanes` have one each.
-struct Places {
-  uint32_t lanes = 0;
-  std::byte* to = nullptr;  // this lane's
-};
-
-// Calls body(place) for every place, by the whole warp.
-template <typename Body>
-__device__ inline void for_each_place(const Places& places, const Body& body) {
-  for (uint32_t left = places.lanes; left != 0; left &= left - 1) {
-    const int lane = __ffs(static_cast<int>(left)) - 1;
-    body(reinterpret_cast<std::byte*>(
-        __shfl_sync(kFullWarp, reinterpret_cast<uint64_t>(places.to), lane)));
-  }
-}
-
-// Reads a row once and writes it to all places. `is_input`: nobody writes it meanwhile.
-template <int kVectors, bool is_input>
+// Reads a row once, which nobody writes meanwhile, and writes it to all places.
+template <int kVectors>
 __device__ inline void spread_row(const std::byte* from, int vectors, const Places& places) {
   for (int base = lane_id(); base - lane_id() < vectors; base += 32 * kVectors) {
     uint4 data[kVectors];
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
       const int v = base + 32 * i;
-      if (v < vectors) {
-        const std::byte* at = from + int64_t{kVectorBytes} * v;
-        data[i] = is_input ? ptx::load_input(at) : ptx::load_row(at);
-      }
+      if (v < vectors) data[i] = ptx::load_input(from + int64_t{kVectorBytes} * v);
     }
     for_each_place(places, [&](std::byte* to) {
 #pragma unroll

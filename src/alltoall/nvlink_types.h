@@ -32,6 +32,7 @@ struct Shape {
   int64_t row_bytes = 0;     // of a dispatched row, a multiple of 16
   int64_t scale_bytes = 0;   // of a row's scales, a multiple of 16; 0 without
   int64_t result_bytes = 0;  // of a combined row, BF16
+  bool by_source = false;    // dispatched rows stay where they land
   bool exact = false;        // rows of combine may cross unreduced
   int num_counts = 0;        // integers that a rank gathers
 
@@ -44,15 +45,15 @@ struct Shape {
   WIDEEP_HOST_DEVICE int partials() const { return exact || top_k < num_ranks ? top_k : num_ranks; }
 };
 
-// A small batch's row travels as lines of 128 bytes, eight vectors; the last word of each is the
-// epoch, and what it displaced follows in cells of 8 bytes, as the row's scales do.
+// A row travels as lines of 128 bytes, eight vectors, but a large batch's by source; the last word
+// of each is the epoch, and what it displaced follows in cells of 8 bytes, as the row's scales do.
 inline constexpr int kVectorsOfLine = 8;
 WIDEEP_HOST_DEVICE constexpr int lines_of_row(int64_t row_bytes) {
   constexpr int64_t kLine = int64_t{kVectorsOfLine} * kVectorBytes;
   return static_cast<int>((row_bytes + kLine - 1) / kLine);
 }
 // Bytes of such a row, whole lines.
-WIDEEP_HOST_DEVICE constexpr int64_t small_row_bytes(int64_t row_bytes, int64_t scale_bytes) {
+WIDEEP_HOST_DEVICE constexpr int64_t bytes_as_lines(int64_t row_bytes, int64_t scale_bytes) {
   constexpr int64_t kLine = int64_t{kVectorsOfLine} * kVectorBytes;
   const int64_t lines = lines_of_row(row_bytes);
   return (lines * (kLine + 8) + 2 * scale_bytes + kLine - 1) / kLine * kLine;
@@ -70,8 +71,8 @@ struct Regions {
   int64_t headers = 0;         // [2][source][max_tokens][top_k + 1] Packet
   int64_t small_rows = 0;      // [2][source][small_tokens][row and scales as lines]
   int64_t small_partials = 0;  // [2][partials][small_tokens][result as lines]
-  int64_t rows = 0;            // [source][max_tokens][row_bytes]
-  int64_t scales = 0;          // [source][max_tokens][scale_bytes]
+  int64_t rows = 0;            // [source][max_tokens][row_bytes], or the row and scales as lines
+  int64_t scales = 0;          // [source][max_tokens][scale_bytes], by source
   int64_t partials = 0;        // [partials][max_tokens][result_bytes]
   int64_t partial_flags = 0;   // [partials][max_tokens] u32 epochs
   int64_t total = 0;
