@@ -203,7 +203,7 @@ Blocks choose_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int n
   if (layout == RowLayout::kBySource) {
     blocks.push = std::max(1, blocks.dispatch * 3 / 4);
   } else {
-    blocks.push = std::min(std::max(1, blocks.dispatch / 2), shape.scale_bytes > 0 ? 28 : 16);
+    blocks.push = std::min(std::max(1, blocks.dispatch * 3 / 10), shape.scale_bytes > 0 ? 28 : 16);
   }
   return blocks;
 }
