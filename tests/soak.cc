@@ -33,6 +33,7 @@
 #include "dist/world.h"
 #include "engine/dataset_maker.h"
 #include "engine/llm.h"
+#include "eplb/types.h"
 #include "tests/soak_memory.h"
 #include "tests/soak_traffic.h"
 
@@ -98,7 +99,7 @@ struct EngineCounts {
 // On CPUs a token's bits depend on nothing but its sequence, so prompts are cut and reused, and
 // sequences preempted. On a GPU a whole prompt attends in another way than its pieces would.
 std::string engine_yaml(const Flags& flags, bool on_gpu, int num_experts, int ranks) {
-  const int num_slots = (num_experts + ranks - 1) / ranks * ranks + kSpareSlots * ranks;
+  const int num_slots = eplb::slots_with_spares(num_experts, ranks, kSpareSlots);
   return fmt::format(
       "enable_attention_dp: true\n"
       "max_batch_size: {}\n"

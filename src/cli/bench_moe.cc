@@ -90,8 +90,7 @@ std::vector<Setup> setups_of(const MoeArguments& arguments) {
 int num_slots_of(const MoeArguments& arguments, const ModelConfig& model) {
   constexpr int kSpareSlots = 2;  // of a rank
   if (arguments.num_slots > 0) return arguments.num_slots;
-  const int ep = arguments.ep;
-  return ((model.moe.num_experts + ep - 1) / ep + kSpareSlots) * ep;
+  return eplb::slots_with_spares(model.moe.num_experts, arguments.ep, kSpareSlots);
 }
 
 Result<eplb::Plan> make_plan(const MoeArguments& arguments, const ModelConfig& model,

@@ -9,6 +9,7 @@
 
 #include "base/device.h"
 #include "engine/evaluation_testing.h"
+#include "eplb/types.h"
 
 namespace wideep::engine {
 namespace {
@@ -99,10 +100,9 @@ TEST_F(EvaluationCudaTest, GroupedQueryLayoutsGiveTheTokensOfOneRank) {
   }
 }
 
-// Two spare slots a rank; where the experts do not divide, more.
 BalancerConfig balancer_of(int ep, ReplicaChoice choice, CombineMode combine) {
   BalancerConfig balancer;
-  balancer.num_slots = (64 + ep - 1) / ep * ep + 2 * ep;
+  balancer.num_slots = eplb::slots_with_spares(64, ep, 2);
   balancer.replica_choice = choice;
   balancer.combine = combine;
   return balancer;

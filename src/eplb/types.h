@@ -36,6 +36,11 @@ struct Shape {
   int rank_of(int slot) const { return slot / slots_per_rank(); }
 };
 
+// Slots that hold every expert once, as many on each rank, and `spares` more on each.
+inline int slots_with_spares(int num_experts, int num_ranks, int spares) {
+  return ((num_experts + num_ranks - 1) / num_ranks + spares) * num_ranks;
+}
+
 // A plan: for each layer, which expert each slot holds.
 struct Plan {
   int num_experts = 0;

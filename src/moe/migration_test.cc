@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "config/balancer_config.h"
 #include "dist/world.h"
 #include "eplb/eplb_testing.h"
 
@@ -290,6 +291,37 @@ TEST(Migration, BoundsTheTransfersOfAnIteration) {
     }
     EXPECT_THAT(transfers, testing::ElementsAre(2, 2, 0, 0));
     EXPECT_THAT(commits, testing::ElementsAre(0, 0, 1, 0));
+    return Status::ok();
+  });
+  EXPECT_TRUE(status.is_ok()) << status.message();
+}
+
+// Two ranks of DeepSeek-V3's size that exchange all of a layer's experts, the most that a plan can
+// ask for, with as many transfers an iteration as there are by default, and copies that are done an
+// iteration after the one that sent them.
+TEST(Migration, BringsAWholeLayerWithinTwentyIterations) {
+  const Shape shape = {.num_experts = 256, .num_slots = 260, .num_ranks = 2};
+  std::vector<int> start(260);
+  for (int slot = 0; slot < 260; ++slot) start[slot] = slot % 256;
+  std::vector<int> next = start;
+  std::ranges::rotate(next, next.begin() + shape.slots_per_rank());
+  dist::World world = dist::World::local(2).value();
+  const Status status = world.run([&](dist::Communicator& group) -> Status {
+    RankSlots slots(shape, group.rank(), {start});
+    MigrationOptions options;
+    options.shape = shape;
+    options.group = &group;
+    options.slots = slots.all();
+    options.max_rounds_per_iter = BalancerConfig().max_transfers_per_iter;
+    ASSIGN_OR_RETURN(Migration migration, Migration::create(std::move(options)));
+    migration.add({0, next, {}}, start);
+    int iterations = 0;
+    for (; !migration.is_idle() && iterations < 100; ++iterations) {
+      RETURN_IF_ERROR(migration.finish(iterations - 1).status());
+      RETURN_IF_ERROR(migration.issue());
+    }
+    EXPECT_LE(iterations, 20);
+    EXPECT_TRUE(slots.hold(0, next));
     return Status::ok();
   });
   EXPECT_TRUE(status.is_ok()) << status.message();
