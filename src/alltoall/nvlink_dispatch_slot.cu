@@ -150,8 +150,8 @@ __device__ bool place_arrivals(const DispatchArgs& a, uint32_t epoch, const Rece
 
 // A warp's share of all rows that this rank has slots for.
 template <Payload kPayload>
-__device__ void place_rows(const DispatchArgs& a, uint32_t epoch, const ReceiveTable& table,
-                           const Team& team) {
+__device__ void place_share(const DispatchArgs& a, uint32_t epoch, const ReceiveTable& table,
+                            const Team& team) {
   const Arrivals arrivals(a.group, table, a.group.shape.num_ranks - 1,
                           warp_id() * team.blocks + team.block, kWarps * team.blocks);
   // Of the tokens whose indices this block has worked out.
@@ -179,7 +179,7 @@ __device__ void receive(const DispatchArgs& a, uint32_t epoch, uint32_t* memory)
   if (!place_pairs(a, epoch, team, counts)) return;
   const ReceiveTable table = {counts, rows, sums, team.block == 0};
   if (!fill_table(a, epoch, table)) return;
-  place_rows<kPayload>(a, epoch, table, team);
+  place_share<kPayload>(a, epoch, table, team);
   __syncwarp();
   if (blockIdx.x == gridDim.x - 1) copy_all_counts(a, epoch, {0, 1});
 }
