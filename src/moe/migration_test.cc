@@ -304,7 +304,7 @@ TEST(Migration, BringsAWholeLayerWithinTwentyIterations) {
   std::vector<int> start(260);
   for (int slot = 0; slot < 260; ++slot) start[slot] = slot % 256;
   std::vector<int> next = start;
-  std::ranges::rotate(next, next.begin() + shape.slots_per_rank());
+  std::rotate(next.begin(), next.begin() + shape.slots_per_rank(), next.end());
   dist::World world = dist::World::local(2).value();
   const Status status = world.run([&](dist::Communicator& group) -> Status {
     RankSlots slots(shape, group.rank(), {start});
