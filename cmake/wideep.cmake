@@ -21,7 +21,7 @@ function(wideep_module name)
     # Tests spend their time in the library: compiling them fast matters more.
     target_compile_options(${name}_test PRIVATE $<$<CONFIG:Release>:-O1>)
     include(GoogleTest)
-    gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT ${WIDEEP_TEST_TIMEOUT})
+    gtest_discover_tests(${name}_test NO_PRETTY_VALUES DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT ${WIDEEP_TEST_TIMEOUT})
   endif()
 endfunction()
 
@@ -35,7 +35,7 @@ function(wideep_gpu_test name)
   target_link_libraries(${name}_gpu_test PRIVATE ${T_DEPS} ${T_LIBS} GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name}_gpu_test PRIVATE WIDEEP_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   include(GoogleTest)
-  gtest_discover_tests(${name}_gpu_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT ${WIDEEP_TEST_TIMEOUT} LABELS gpu)
+  gtest_discover_tests(${name}_gpu_test NO_PRETTY_VALUES DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT ${WIDEEP_TEST_TIMEOUT} LABELS gpu)
 endfunction()
 
 # wideep_bench(NAME SOURCES a_bench.cc... DEPS eplb... [LIBS external...])
