@@ -3,16 +3,13 @@
 // slots, as lines that carry the epoch themselves: nothing waits for the links. The other blocks
 // work out the headers' indices, then copy rows to their slots: those of other ranks as they come,
 // and this rank's own, straight from the batch, while none does.
-//
-// A few blocks fill the links, and their stores over the links hold up whatever else goes through
-// their multiprocessor's memory pipeline: that is why pushing and placing do not share one.
 #include <algorithm>
 
 #include "alltoall/nvlink_kernels.h"
 #include "alltoall/nvlink_launch.h"
 #include "alltoall/nvlink_pieces.cuh"
 #include "alltoall/nvlink_push.cuh"
-#include "alltoall/nvlink_receive.cuh"
+#include "alltoall/nvlink_teams.cuh"
 
 namespace wideep::alltoall {
 namespace {
@@ -168,37 +165,15 @@ __device__ void place_share(const DispatchArgs& a, uint32_t epoch, const Receive
   while (own.begin < own.end) place_own<kPayload>(a, table, own.begin++);
 }
 
-// A block that receives, after it has helped to work out the headers' indices.
-template <Payload kPayload>
-__device__ void receive(const DispatchArgs& a, uint32_t epoch, uint32_t* memory) {
-  uint32_t* rows = memory;
-  uint32_t* sums = rows + kMaxNvlinkRanks;
-  uint32_t* counts = sums + kWarps;
-  const Team team = {static_cast<int>(blockIdx.x) - a.push_blocks,
-                     static_cast<int>(gridDim.x) - a.push_blocks};
-  if (!place_pairs(a, epoch, team, counts)) return;
-  const ReceiveTable table = {counts, rows, sums, team.block == 0};
-  if (!fill_table(a, epoch, table)) return;
-  place_share<kPayload>(a, epoch, table, team);
-  __syncwarp();
-  if (blockIdx.x == gridDim.x - 1) copy_all_counts(a, epoch, {0, 1});
-}
-
 template <Payload kPayload>
 __global__ void __launch_bounds__(kThreads, 1)
     dispatch_by_slot_kernel(const __grid_constant__ DispatchArgs a) {
   extern __shared__ __align__(16) uint32_t memory[];
-  const GroupView& g = a.group;
-  ptx::wait_for_previous_kernel();
-  const uint32_t epoch = next_epoch(g.state->dispatch_epoch);
-  if (must_skip(g, Phase::kDispatch, epoch)) return;
-  announce(g, g.at.dispatch_ready, epoch);
-  if (static_cast<int>(blockIdx.x) < a.push_blocks) {
-    push<kPayload>(a, epoch, memory);
-  } else {
-    receive<kPayload>(a, epoch, memory);
-  }
-  finish_phase(&g.state->dispatch_epoch);
+  run_teams<kWarps>(
+      a, memory, [&](uint32_t epoch) { push<kPayload>(a, epoch, memory); },
+      [&](uint32_t epoch, const Team& team, const ReceiveTable& table) {
+        place_share<kPayload>(a, epoch, table, team);
+      });
 }
 
 int64_t shared_bytes(const Shape& shape) {
@@ -206,20 +181,18 @@ int64_t shared_bytes(const Shape& shape) {
                   receiving_bytes(shape, kWarps));
 }
 
+constexpr DispatchKernels kKernels = {dispatch_by_slot_kernel<Payload::kBytes>,
+                                      dispatch_by_slot_kernel<Payload::kQuantize>};
+
 }  // namespace
 
 cudaError_t load_dispatch_by_slot() {
-  const cudaError_t error = allow_shared_memory(dispatch_by_slot_kernel<Payload::kBytes>);
-  if (error != cudaSuccess) return error;
-  return allow_shared_memory(dispatch_by_slot_kernel<Payload::kQuantize>);
+  return kKernels.load();
 }
 
 cudaError_t launch_dispatch_by_slot(const Launch& launch, Payload payload,
                                     const DispatchArgs& args) {
-  const auto kernel = payload == Payload::kQuantize ? dispatch_by_slot_kernel<Payload::kQuantize>
-                                                    : dispatch_by_slot_kernel<Payload::kBytes>;
-  const int bytes = static_cast<int>(shared_bytes(args.group.shape));
-  return launch_kernel(kernel, launch, kThreads, bytes, args);
+  return kKernels.launch(launch, payload, kThreads, shared_bytes(args.group.shape), args);
 }
 
 }  // namespace wideep::alltoall

@@ -166,19 +166,17 @@ int64_t shared_bytes(const DispatchArgs& a) {
   return int64_t{4} * (kSmallSharedWords + 2 * a.tokens * a.top_k + a.group.shape.columns());
 }
 
+constexpr DispatchKernels kKernels = {dispatch_small_kernel<Payload::kBytes>,
+                                      dispatch_small_kernel<Payload::kQuantize>};
+
 }  // namespace
 
 cudaError_t load_dispatch_small() {
-  const cudaError_t error = allow_shared_memory(dispatch_small_kernel<Payload::kBytes>);
-  if (error != cudaSuccess) return error;
-  return allow_shared_memory(dispatch_small_kernel<Payload::kQuantize>);
+  return kKernels.load();
 }
 
 cudaError_t launch_dispatch_small(const Launch& launch, Payload payload, const DispatchArgs& args) {
-  const auto kernel = payload == Payload::kQuantize ? dispatch_small_kernel<Payload::kQuantize>
-                                                    : dispatch_small_kernel<Payload::kBytes>;
-  const int bytes = static_cast<int>(shared_bytes(args));
-  return launch_kernel(kernel, launch, kSmallThreads, bytes, args);
+  return kKernels.launch(launch, payload, kSmallThreads, shared_bytes(args), args);
 }
 
 }  // namespace wideep::alltoall

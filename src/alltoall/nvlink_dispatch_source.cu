@@ -2,16 +2,13 @@
 // warps each take a token, read its row once and write it once to every rank that has one of its
 // slots, to where it stays; its last warp publishes what has been stored, with headers that carry
 // the epoch. The other blocks meanwhile work out the headers' indices, then wait for the headers.
-//
-// A few blocks fill the links, and their stores over the links hold up whatever else goes through
-// their multiprocessor's memory pipeline: that is why pushing and receiving do not share one.
 #include <algorithm>
 
 #include "alltoall/nvlink_kernels.h"
 #include "alltoall/nvlink_launch.h"
 #include "alltoall/nvlink_push.cuh"
-#include "alltoall/nvlink_receive.cuh"
 #include "alltoall/nvlink_rows.cuh"
+#include "alltoall/nvlink_teams.cuh"
 
 namespace wideep::alltoall {
 namespace {
@@ -166,44 +163,28 @@ __device__ void push(const DispatchArgs& a, uint32_t epoch, uint32_t* memory) {
   }
 }
 
-// A block that receives, after it has helped to work out the headers' indices.
-__device__ void receive(const DispatchArgs& a, uint32_t epoch, uint32_t* memory) {
-  const GroupView& g = a.group;
-  uint32_t* rows = memory;
-  uint32_t* sums = rows + kMaxNvlinkRanks;
-  uint32_t* counts = sums + kWarps;
-  const Team team = {static_cast<int>(blockIdx.x) - a.push_blocks,
-                     static_cast<int>(gridDim.x) - a.push_blocks};
-  if (!place_pairs(a, epoch, team, counts)) return;
-  const ReceiveTable table = {counts, rows, sums, team.block == 0};
-  if (!fill_table(a, epoch, table)) return;
-  const Arrivals arrivals(g, table, g.shape.num_ranks,
+// Waits for the headers of all rows, each thread for its share.
+__device__ void receive(const DispatchArgs& a, uint32_t epoch, const Team& team,
+                        const ReceiveTable& table) {
+  const Arrivals arrivals(a.group, table, a.group.shape.num_ranks,
                           static_cast<int>(threadIdx.x) * team.blocks + team.block,
                           kThreads * team.blocks);
   int source = 0;
   int row = 0;
   for (int i = 0; arrivals.has(i); ++i) {
-    if (arrivals.find(i, source, row) && !receive_row_of_source(a, epoch, source, row)) break;
+    if (arrivals.find(i, source, row) && !receive_row_of_source(a, epoch, source, row)) return;
   }
-  __syncwarp();
-  if (blockIdx.x == gridDim.x - 1) copy_all_counts(a, epoch, {0, 1});
 }
 
 template <Payload kPayload>
 __global__ void __launch_bounds__(kThreads, 1)
     dispatch_by_source_kernel(const __grid_constant__ DispatchArgs a) {
   extern __shared__ __align__(16) uint32_t memory[];
-  const GroupView& g = a.group;
-  ptx::wait_for_previous_kernel();
-  const uint32_t epoch = next_epoch(g.state->dispatch_epoch);
-  if (must_skip(g, Phase::kDispatch, epoch)) return;
-  announce(g, g.at.dispatch_ready, epoch);
-  if (static_cast<int>(blockIdx.x) < a.push_blocks) {
-    push<kPayload>(a, epoch, memory);
-  } else {
-    receive(a, epoch, memory);
-  }
-  finish_phase(&g.state->dispatch_epoch);
+  run_teams<kWarps>(
+      a, memory, [&](uint32_t epoch) { push<kPayload>(a, epoch, memory); },
+      [&](uint32_t epoch, const Team& team, const ReceiveTable& table) {
+        receive(a, epoch, team, table);
+      });
 }
 
 int64_t shared_bytes(const Shape& shape) {
@@ -212,20 +193,18 @@ int64_t shared_bytes(const Shape& shape) {
   return std::max(push, receiving_bytes(shape, kWarps));
 }
 
+constexpr DispatchKernels kKernels = {dispatch_by_source_kernel<Payload::kBytes>,
+                                      dispatch_by_source_kernel<Payload::kQuantize>};
+
 }  // namespace
 
 cudaError_t load_dispatch_by_source() {
-  const cudaError_t error = allow_shared_memory(dispatch_by_source_kernel<Payload::kBytes>);
-  if (error != cudaSuccess) return error;
-  return allow_shared_memory(dispatch_by_source_kernel<Payload::kQuantize>);
+  return kKernels.load();
 }
 
 cudaError_t launch_dispatch_by_source(const Launch& launch, Payload payload,
                                       const DispatchArgs& args) {
-  const auto kernel = payload == Payload::kQuantize ? dispatch_by_source_kernel<Payload::kQuantize>
-                                                    : dispatch_by_source_kernel<Payload::kBytes>;
-  const int bytes = static_cast<int>(shared_bytes(args.group.shape));
-  return launch_kernel(kernel, launch, kThreads, bytes, args);
+  return kKernels.launch(launch, payload, kThreads, shared_bytes(args.group.shape), args);
 }
 
 }  // namespace wideep::alltoall

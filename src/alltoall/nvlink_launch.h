@@ -29,4 +29,20 @@ cudaError_t allow_shared_memory(void (*kernel)(Args)) {
                               kSharedMemoryOfKernel);
 }
 
+// A dispatch for each kind of payload.
+struct DispatchKernels {
+  void (*bytes)(DispatchArgs);
+  void (*quantize)(DispatchArgs);
+
+  cudaError_t load() const {
+    const cudaError_t error = allow_shared_memory(bytes);
+    return error != cudaSuccess ? error : allow_shared_memory(quantize);
+  }
+  cudaError_t launch(const Launch& launch, Payload payload, int threads, int64_t shared_bytes,
+                     const DispatchArgs& args) const {
+    return launch_kernel(payload == Payload::kQuantize ? quantize : bytes, launch, threads,
+                         static_cast<int>(shared_bytes), args);
+  }
+};
+
 }  // namespace wideep::alltoall

@@ -14,6 +14,8 @@ inline constexpr int kVectorsOfLane = 7;
 inline constexpr int kVectorsOfPiece = 32 * kVectorsOfLane;
 inline constexpr int kLinesOfPiece = kVectorsOfPiece / kVectorsOfLine;
 static_assert(kLinesOfPiece <= 32);
+// That a warp's lanes have vectors of at a time.
+inline constexpr int kLinesAtOnce = 32 / kVectorsOfLine;
 
 // Of the piece that begins at vector `first` of a row, lane l has the vectors first + l + 32 i, and
 // what goes with the l-th of its lines: a scale.
@@ -29,11 +31,10 @@ __device__ inline int vector_of_piece(int first, int i) {
 __device__ inline int line_of_piece(int first, int lines) {
   return lane_id() < kLinesOfPiece ? first / kVectorsOfLine + lane_id() : lines;
 }
-// From what lanes hold for line i * 4 + lane / 8, the value of the lane whose line it is: `mine`
-// keeps it on that lane.
+// From what lanes hold for line i * kLinesAtOnce + lane / kVectorsOfLine, the value of the lane
+// whose line it is: `mine` keeps it on that lane.
 template <typename T>
 __device__ inline void gather_by_line(T value, int lane_of_line, int i, T& mine) {
-  constexpr int kLinesAtOnce = 32 / kVectorsOfLine;
   const int from = lane_id() % kLinesAtOnce * kVectorsOfLine + lane_of_line;
   const T its = __shfl_sync(kFullWarp, value, from);
   if (lane_id() / kLinesAtOnce == i) mine = its;
@@ -138,7 +139,7 @@ __device__ inline bool receive_piece(const DispatchArgs& a, const Wait& wait, co
 #pragma unroll
   for (int i = 0; i < kVectorsOfLane; ++i) {
     const auto of_line = static_cast<uint32_t>(
-        __shfl_sync(kFullWarp, word, 32 / kVectorsOfLine * i + lane_id() / kVectorsOfLine));
+        __shfl_sync(kFullWarp, word, kLinesAtOnce * i + lane_id() / kVectorsOfLine));
     if (ends_line(lane_id())) piece.data[i].w = of_line;
   }
   piece.scale = __uint_as_float(static_cast<uint32_t>(scale));

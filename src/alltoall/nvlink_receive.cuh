@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "alltoall/nvlink_device.cuh"
-#include "alltoall/nvlink_regime.h"
 
 namespace wideep::alltoall::device {
 
@@ -16,13 +15,6 @@ struct ReceiveTable {
   uint32_t* sums;   // [32] of the warps
   bool writes;      // of the receiving blocks, the one that writes counts
 };
-
-// Bytes that a large batch's receiving block of `warps` warps needs: rows, sums, and the counters
-// of its scan, which become the table.
-inline int64_t receiving_bytes(const Shape& shape, int warps) {
-  const int64_t counts = int64_t{shape.num_slots} * scan_warps(shape.num_slots, warps);
-  return int64_t{4} * (kMaxNvlinkRanks + warps + counts);
-}
 
 // The sum of `value` over the threads before this one; `total` over all of the block.
 __device__ inline uint32_t sum_before(const ReceiveTable& table, uint32_t value, uint32_t& total) {
