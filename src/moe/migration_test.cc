@@ -185,6 +185,14 @@ MigrationCase random_case(Random& random) {
   return made;
 }
 
+MigrationOptions options_of(const Shape& shape, dist::Communicator& group, RankSlots& slots) {
+  MigrationOptions options;
+  options.shape = shape;
+  options.group = &group;
+  options.slots = slots.all();
+  return options;
+}
+
 // The least of all ranks' iterations whose copies are done.
 Result<int64_t> agree(dist::Communicator& group, Migration& migration) {
   int64_t least = -migration.num_done();
@@ -198,10 +206,7 @@ Status run_rank(const MigrationCase& made, dist::Communicator& group,
                 LateCopies::Staging* staging = nullptr) {
   RankSlots slots(made.shape, group.rank(), made.start);
   const AllExperts source;
-  MigrationOptions options;
-  options.shape = made.shape;
-  options.group = &group;
-  options.slots = slots.all();
+  MigrationOptions options = options_of(made.shape, group, slots);
   options.max_rounds_per_iter = made.max_rounds_per_iter;
   options.source = made.from_source ? &source : nullptr;
   const LateCopies* late = nullptr;
@@ -276,11 +281,7 @@ TEST(Migration, BoundsTheTransfersOfAnIteration) {
   dist::World world = dist::World::local(2).value();
   const Status status = world.run([&](dist::Communicator& group) -> Status {
     RankSlots slots(shape, group.rank(), {start});
-    MigrationOptions options;
-    options.shape = shape;
-    options.group = &group;
-    options.slots = slots.all();
-    ASSIGN_OR_RETURN(Migration migration, Migration::create(std::move(options)));
+    ASSIGN_OR_RETURN(Migration migration, Migration::create(options_of(shape, group, slots)));
     migration.add({0, next, {}}, start);
     std::vector<int> transfers, commits;
     for (int i = 0; i < 4; ++i) {
@@ -308,10 +309,7 @@ TEST(Migration, BringsAWholeLayerWithinTwentyIterations) {
   dist::World world = dist::World::local(2).value();
   const Status status = world.run([&](dist::Communicator& group) -> Status {
     RankSlots slots(shape, group.rank(), {start});
-    MigrationOptions options;
-    options.shape = shape;
-    options.group = &group;
-    options.slots = slots.all();
+    MigrationOptions options = options_of(shape, group, slots);
     options.max_rounds_per_iter = BalancerConfig().max_transfers_per_iter;
     ASSIGN_OR_RETURN(Migration migration, Migration::create(std::move(options)));
     migration.add({0, next, {}}, start);
