@@ -51,7 +51,7 @@ __device__ Work load_work(const CombineArgs& a, int source, int row) {
   const int64_t landed = static_cast<int64_t>(source) * a.group.shape.max_tokens + row;
   Work work;
   work.row = a.group.received[landed];
-  if (lane_id() < (a.by_source ? 1 : a.top_k)) {
+  if (lane_id() < (a.group.shape.by_source ? 1 : a.top_k)) {
     work.copy = a.group.copies[landed * a.group.shape.top_k + lane_id()];
   }
   return work;
@@ -104,7 +104,7 @@ __device__ void push_row(const CombineArgs& a, Shared& s, Ring& ring, int source
                          const Work& work) {
   const int token = work.row.token;
   const std::byte* row = row_of(a, work.copy.row);
-  if (!a.exact) {
+  if (!a.group.shape.exact) {
     push_item(a, s, ring, source, work.row.partial, token, {row, work.copy.weight, 0},
               first_lanes(work.row.copies));
     return;
@@ -256,8 +256,8 @@ __device__ void finish_tokens(const CombineArgs& a, Ring& ring, const Crew& crew
       ring.drain(done);
       if (!wait_rows(a, token, returns, epoch)) return;
     }
-    TokenRows rows =
-        a.exact ? rows_by_k(a, token, returns, own) : rows_by_rank(a, token, returns, own);
+    TokenRows rows = a.group.shape.exact ? rows_by_k(a, token, returns, own)
+                                         : rows_by_rank(a, token, returns, own);
     complete(a, token, rows);
     std::byte* to = a.out + token * a.out_stride;
     ring.add({to, static_cast<int>(g.shape.result_bytes), 0}, rows.addend, rows.present, done);

@@ -42,7 +42,7 @@ __device__ Received load_received(const CombineArgs& a, int source, int row) {
   Received received = {};
   if (source >= g.shape.num_ranks || row < 0 || row >= g.shape.max_tokens) return received;
   const int64_t landed = static_cast<int64_t>(source) * g.shape.max_tokens + row;
-  if (lane_id() < (a.by_source ? 1 : a.top_k)) {
+  if (lane_id() < (a.group.shape.by_source ? 1 : a.top_k)) {
     received.copy = g.copies[landed * g.shape.top_k + lane_id()];
   }
   received.row = g.received[landed];
@@ -83,7 +83,7 @@ __device__ void push_part(const CombineArgs& a, int source, int part, const Rece
     const Lines to = partial_of(g, g.peers[source], epoch, place, received.row.token);
     if (v < to.vectors()) send_vector(to, v, data, epoch);
   };
-  if (!a.exact) {
+  if (!a.group.shape.exact) {
     send(received.row.partial, sum_copies(a, received.copy, received.row.copies, v));
     return;
   }
@@ -147,7 +147,7 @@ __device__ bool finish_part(const CombineArgs& a, int token, int part, uint32_t 
   const int64_t offset = int64_t{kVectorBytes} * v;
   // Before others are waited for.
   uint4 own_sum = {0, 0, 0, 0};
-  if (!a.exact) own_sum = sum_copies(a, own.copy, copies, v);
+  if (!a.group.shape.exact) own_sum = sum_copies(a, own.copy, copies, v);
   uint4 residual = {0, 0, 0, 0};
   if (a.residual != nullptr && has_vector) {
     residual = ptx::load_input(a.residual + token * a.residual_stride + offset);
@@ -160,7 +160,7 @@ __device__ bool finish_part(const CombineArgs& a, int token, int part, uint32_t 
     uint4 data = own_sum;
     if (rank != g.rank) {
       if (!receive_partial(a, token, epoch, v, rank, place, data)) return false;
-    } else if (a.exact) {
+    } else if (a.group.shape.exact) {
       data = load_copy(a, own.copy, __shfl_sync(kFullWarp, returns.own_copy, place), v);
     }
     sum.add(0, data, __shfl_sync(kFullWarp, returns.weight, place));

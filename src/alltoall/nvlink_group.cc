@@ -188,7 +188,7 @@ Status NvlinkGroup::allocate_outputs() {
 }
 
 Blocks NvlinkGroup::blocks(int64_t most_tokens) const {
-  return choose_blocks(view_.shape, shape_.layout, most_tokens, num_sms_, shape_.num_sms);
+  return choose_blocks(view_.shape, most_tokens, num_sms_, shape_.num_sms);
 }
 
 int64_t NvlinkGroup::most_tokens() const {
@@ -322,8 +322,6 @@ Status NvlinkGroup::combine(Stream& stream, const NvlinkCombine& in) {
   args.weights = routing_.weights;
   args.tokens = static_cast<int>(tokens);
   args.top_k = shape_.top_k;
-  args.by_source = shape_.layout == RowLayout::kBySource;
-  args.exact = view_.shape.exact;
   args.out = in.y.data;
   args.out_stride = in.y.stride * dtype_size(DType::kBF16);
   args.push_blocks = blocks(most_tokens()).combine_push;

@@ -173,7 +173,7 @@ bool is_small_batch(const Shape& shape, int64_t tokens) {
   return tokens <= shape.small_tokens;
 }
 
-Blocks choose_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int num_sms, int limit) {
+Blocks choose_blocks(const Shape& shape, int64_t tokens, int num_sms, int limit) {
   const int most = limit > 0 ? std::min(limit, num_sms)
                              : std::max(1, std::max(num_sms - kReservedSms, num_sms / 2));
   Blocks blocks;
@@ -200,7 +200,7 @@ Blocks choose_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int n
   blocks.combine_push = std::max(1, blocks.combine / 3);
   // By source, those that receive have little to do. By slot they write several times what comes,
   // and a few that push fill the links: more of them with rows of FP8, which they may have to make.
-  if (layout == RowLayout::kBySource) {
+  if (shape.by_source) {
     blocks.push = std::max(1, blocks.dispatch * 3 / 4);
   } else {
     blocks.push = std::min(std::max(1, blocks.dispatch * 3 / 10), shape.scale_bytes > 0 ? 28 : 16);

@@ -34,7 +34,7 @@ struct Blocks {
 // Thread blocks for a batch of at most `tokens` a rank: of a large one each with a multiprocessor
 // of its own, of a small one two on each. `limit`: of multiprocessors; 0: for a large batch num_sms
 // less those that other communication needs, for a small one all. Two blocks at least.
-Blocks choose_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int num_sms, int limit);
+Blocks choose_blocks(const Shape& shape, int64_t tokens, int num_sms, int limit);
 
 // What a record says, for people. `world_ranks` numbers the ranks of the group.
 Status status_of(const ErrorRecord& record, int rank, double timeout_seconds);

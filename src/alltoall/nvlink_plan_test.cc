@@ -197,9 +197,9 @@ TEST(NvlinkPlan, SmallBatchesFitTheirBlocks) {
 // Two blocks of a small batch share a multiprocessor. The blocks of a large batch wait for each
 // other, so each must have one of its own, and 32 are left to others by default. Some of the blocks
 // send, the others receive.
-void expect_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int limit) {
+void expect_blocks(const Shape& shape, int64_t tokens, int limit) {
   constexpr int kSms = 132;
-  const Blocks blocks = choose_blocks(shape, layout, tokens, kSms, limit);
+  const Blocks blocks = choose_blocks(shape, tokens, kSms, limit);
   const bool small = is_small_batch(shape, tokens);
   const int room = small       ? 2 * (limit > 0 ? limit : kSms)
                    : limit > 0 ? std::max(2, limit)
@@ -215,11 +215,12 @@ void expect_blocks(const Shape& shape, RowLayout layout, int64_t tokens, int lim
 TEST(NvlinkPlan, BlocksStayWithinTheirLimit) {
   GroupShape wide = deepseek_shape();
   wide.hidden_size = 16384;  // never a small batch
-  for (const GroupShape& group : {deepseek_shape(), wide}) {
-    const Shape shape = make_kernel_shape(group, 8).value();
+  for (GroupShape group : {deepseek_shape(), wide}) {
     for (const RowLayout layout : {RowLayout::kBySlot, RowLayout::kBySource}) {
+      group.layout = layout;
+      const Shape shape = make_kernel_shape(group, 8).value();
       for (const int64_t tokens : {1, 8, 128, kSmallTokens + 1, 4096}) {
-        for (const int limit : {0, 1, 2, 3, 16, 132}) expect_blocks(shape, layout, tokens, limit);
+        for (const int limit : {0, 1, 2, 3, 16, 132}) expect_blocks(shape, tokens, limit);
       }
     }
   }
@@ -229,7 +230,7 @@ TEST(NvlinkPlan, BlocksStayWithinTheirLimit) {
 TEST(NvlinkPlan, SmallBatchesSpreadOverBlocks) {
   const Shape shape = make_kernel_shape(deepseek_shape(), 2).value();
   const RowParts parts = make_row_parts(shape.row_bytes);
-  const Blocks one = choose_blocks(shape, RowLayout::kBySlot, 1, 132, 0);
+  const Blocks one = choose_blocks(shape, 1, 132, 0);
   EXPECT_EQ(one.push, parts.count + 2);
   EXPECT_EQ(one.dispatch, one.push + 2 * parts.count);
   for (int64_t bytes = 16; bytes < 40000; bytes += 16) {

@@ -49,7 +49,7 @@ __device__ inline TokenPair load_pair(const CombineArgs& a, int token, int end) 
   if (token >= end || lane_id() >= a.top_k) return pair;
   const int64_t index = static_cast<int64_t>(token) * a.top_k + lane_id();
   pair.slot = a.slots[index];
-  if (a.exact && a.weights != nullptr) pair.weight = a.weights[index];
+  if (a.group.shape.exact && a.weights != nullptr) pair.weight = a.weights[index];
   return pair;
 }
 
@@ -60,7 +60,7 @@ __device__ inline Returns make_returns(const CombineArgs& a, const TokenPair& pa
   returns.weight = pair.weight;
   int rank = pair.slot < 0 ? -1 : pair.slot / g.shape.slots_per_rank();
   if (rank >= 0 && !is_active(rank)) rank = -1;
-  if (a.exact) {
+  if (a.group.shape.exact) {
     const uint32_t own = __ballot_sync(kFullWarp, rank == g.rank);
     if (rank == g.rank) returns.own_copy = __popc(own & ((1U << lane) - 1));
     returns.rank = rank;

@@ -32,7 +32,7 @@ struct Shape {
   int64_t row_bytes = 0;     // of a dispatched row, a multiple of 16
   int64_t scale_bytes = 0;   // of a row's scales, a multiple of 16; 0 without
   int64_t result_bytes = 0;  // of a combined row, BF16
-  bool by_source = false;    // dispatched rows stay where they land
+  bool by_source = false;    // dispatched rows stay where they land, and come back summed
   bool exact = false;        // rows of combine may cross unreduced
   int num_counts = 0;        // integers that a rank gathers
 
@@ -207,8 +207,6 @@ struct CombineArgs {
   const float* weights = nullptr;   // [tokens, top_k]
   int tokens = 0;
   int top_k = 0;
-  bool by_source = false;  // rows are sums of a token already: no weights
-  bool exact = false;
   const std::byte* residual = nullptr;  // [tokens] BF16; null: none
   int64_t residual_stride = 0;          // bytes
   std::byte* out = nullptr;             // [tokens] BF16
