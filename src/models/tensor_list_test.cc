@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <string_view>
 
 #include "models/models_testing.h"
 
@@ -33,7 +34,7 @@ std::set<std::string> names(const ModelConfig& model) {
   return found;
 }
 
-const TensorSpec& spec_of(const std::vector<TensorSpec>& list, const std::string& name) {
+const TensorSpec& spec_of(const std::vector<TensorSpec>& list, std::string_view name) {
   const auto at = std::ranges::find(list, name, &TensorSpec::name);
   CHECK(at != list.end());
   return *at;

@@ -1,6 +1,7 @@
 #include "tokenizer/utf8.h"
 
 #include <algorithm>
+#include <cstdint>
 
 namespace wideep::tokenizer {
 namespace {
