@@ -1,9 +1,11 @@
-"""Tests of tools/check_includes and tools/unpack_headers, run by ctest."""
+"""Tests of tools/check_includes, of the headers' tools and of those for GPUs, run by ctest."""
 
 import hashlib
 import importlib.machinery
 import importlib.util
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -129,7 +131,9 @@ class CheckIncludes(unittest.TestCase):
         self.assertEqual(run.stdout, "src/base/a.cc:1: only dist and alltoall include NCCL\n")
 
 
-class UnpackHeaders(unittest.TestCase):
+class WheelsTestCase(unittest.TestCase):
+    """Wheels like those of tools/wheels.txt, and a folder for everything."""
+
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -150,10 +154,15 @@ class UnpackHeaders(unittest.TestCase):
                 archive.writestr(name, name)
         self.digests[package] = hashlib.sha256(path.read_bytes()).hexdigest()
 
+    def write_pins(self, path):
+        path.write_text("".join(f"{package}==1 \\\n    --hash=sha256:{digest}\n"
+                                for package, digest in self.digests.items()))
+
+
+class UnpackHeaders(WheelsTestCase):
     def run_tool(self, *flags):
         pins = self.root / "pins.txt"
-        pins.write_text("".join(f"{package}==1 \\\n    --hash=sha256:{digest}\n"
-                                for package, digest in self.digests.items()))
+        self.write_pins(pins)
         return subprocess.run(
             [str(TOOLS / "unpack_headers"), "--pins", str(pins), "--wheels", str(self.wheels),
              "--output", str(self.root / "deps"), *flags], capture_output=True, text=True)
@@ -188,6 +197,76 @@ class UnpackHeaders(unittest.TestCase):
     def test_the_repository_pins_every_package(self):
         pins = unpack_headers.read_pins(TOOLS / "wheels.txt")
         self.assertEqual(set(pins), {"flashinfer-python", "sgl-deep-gemm"})
+
+
+def copy_tools(root, *names):
+    """A tree with these tools only."""
+    (root / "tools").mkdir(parents=True)
+    for name in names:
+        shutil.copy(TOOLS / name, root / "tools")
+
+
+def run_in(root, *command, **options):
+    return subprocess.run([str(root / command[0]), *map(str, command[1:])], capture_output=True, text=True,
+                          **options)
+
+
+@unittest.skipUnless(shutil.which("dpkg"), "packs what Debian packages hold")
+class GpuPack(WheelsTestCase):
+    def setUp(self):
+        super().setUp()
+        self.here, self.there = self.root / "here", self.root / "there"
+        for tree in [self.here, self.there]:
+            copy_tools(tree, "gpu_pack.sh", "unpack_headers")
+            self.write_pins(tree / "tools" / "wheels.txt")
+            (tree / "build").mkdir()
+        self.pack = self.here / "build" / "gpu_pack.tar.xz"
+
+    def make_pack(self):
+        run_in(self.here, "tools/unpack_headers", "--wheels", self.wheels)
+        run = run_in(self.here, "tools/gpu_pack.sh")
+        if "is missing on this machine" in run.stderr:
+            self.skipTest(run.stderr)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        shutil.copy(self.pack, self.there / "build")
+
+    def test_refuses_without_headers(self):
+        run = run_in(self.here, "tools/gpu_pack.sh")
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("headers of tools/wheels.txt are missing in build/deps: run tools/setup.sh", run.stderr)
+        self.assertEqual(list((self.here / "build").iterdir()), [])
+
+    def test_unpacks_what_was_packed(self):
+        self.make_pack()
+        run = run_in(self.there, "tools/gpu_pack.sh", "--unpack")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(run_in(self.there, "tools/unpack_headers", "--check").returncode, 0)
+        usr = self.there / "build" / "deps" / "root" / "usr"
+        self.assertTrue((usr / "include" / "hwy" / "highway.h").is_file())
+        self.assertTrue((usr / "share" / "cmake" / "CLI11" / "CLI11Config.cmake").is_file())
+        library = next(usr.glob("lib/*/libpcre2-8.so"))
+        self.assertTrue(library.is_file())  # what the link names is there, too
+        self.assertIn(f"prefix={usr}\n", (library.parent / "pkgconfig" / "libpcre2-8.pc").read_text())
+
+    def test_refuses_a_pack_of_other_pins(self):
+        self.make_pack()
+        self.digests["sgl-deep-gemm"] = "0" * 64
+        self.write_pins(self.there / "tools" / "wheels.txt")
+        run = run_in(self.there, "tools/gpu_pack.sh", "--unpack")
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("other headers than tools/wheels.txt pins", run.stderr)
+
+    def test_unpacking_names_a_pack_that_is_missing(self):
+        run = run_in(self.there, "tools/gpu_pack.sh", "--unpack")
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("build/gpu_pack.tar.xz is missing", run.stderr)
+
+    def test_packs_every_library_but_mpi(self):
+        def packages(tool):
+            text = (TOOLS / tool).read_text()
+            return {name for name in re.search(r"^packages=\((.*?)\)", text, re.M | re.S).group(1).split()
+                    if name.endswith("-dev")}
+        self.assertEqual(packages("gpu_pack.sh"), packages("setup.sh") - {"libopenmpi-dev"})
 
 
 if __name__ == "__main__":
