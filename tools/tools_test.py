@@ -3,6 +3,8 @@
 import hashlib
 import importlib.machinery
 import importlib.util
+import json
+import os
 import pathlib
 import re
 import shutil
@@ -267,6 +269,118 @@ class GpuPack(WheelsTestCase):
             return {name for name in re.search(r"^packages=\((.*?)\)", text, re.M | re.S).group(1).split()
                     if name.endswith("-dev")}
         self.assertEqual(packages("gpu_pack.sh"), packages("setup.sh") - {"libopenmpi-dev"})
+
+
+# Stands for build/wideep: writes the report that it is asked for, but for --routing one_rank.
+FAKE_WIDEEP = """#!/bin/sh
+case "$*" in *one_rank*) echo "no GPU answers" >&2; exit 7 ;; esac
+while [ "$1" != --report_json ]; do what=$1; shift; done
+echo '{"benchmark": "'$what'", "command": "wideep", "machine": {"gpus": ["H200"]}, "results": [{"us": 1.23456}]}' > $2
+"""
+FAKE_GOOGLE_BENCHMARK = """#!/bin/sh
+for option in "$@"; do case $option in --benchmark_out=*) out=${option#*=} ;; esac; done
+echo '{"context": {}, "benchmarks": [{"name": "add/8", "run_name": "add/8", "run_type": "iteration",
+  "real_time": 2.0, "cpu_time": 1.0, "time_unit": "us", "copy": 0.5}]}' > $out
+"""
+FAKE_NVIDIA_SMI = """#!/bin/sh
+case "$*" in
+  -L) echo "GPU 0: NVIDIA H200" ;;
+  *name,*) echo "NVIDIA H200, 580" ;;
+  *query*) echo "NVIDIA H200" ;;
+  *) printf '\\033[4mGPU0\\033[0m\\n' ;;
+esac
+"""
+
+
+class GpuCheck(unittest.TestCase):
+    """tools/gpu_check.sh and tools/gpu_results with programs that only seem to use a GPU."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = pathlib.Path(folder.name)
+        copy_tools(self.root, "gpu_check.sh", "gpu_results", "bench_to_results")
+        (self.root / "bench" / "results").mkdir(parents=True)
+        self.write_program("build/wideep", FAKE_WIDEEP)
+        self.write_program("build/bin/ops_gpu_bench", FAKE_GOOGLE_BENCHMARK)
+        self.write_program("build/bin/first_gpu_test", "#!/bin/sh\nexit 3\n")
+        self.write_program("build/bin/second_gpu_test", "#!/bin/sh\nexit 0\n")
+        self.write_program("system/nvidia-smi", FAKE_NVIDIA_SMI)
+        self.write_program("system/compute-sanitizer", "#!/bin/sh\n")
+        self.write_program("system/nvcc", "#!/bin/sh\n")
+
+    def write_program(self, path, text):
+        program = self.root / path
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(text)
+        program.chmod(0o755)
+
+    def check(self, *flags):
+        path = f"{self.root / 'system'}:/usr/bin:/bin"
+        return run_in(self.root, "tools/gpu_check.sh", *flags, env={**os.environ, "PATH": path})
+
+    def result(self):
+        files = list((self.root / "bench" / "results").iterdir())
+        self.assertEqual(len(files), 1)
+        self.assertRegex(files[0].name, r"^\d{4}-\d\d-\d\d-gpu-check-1-h200\.json$")
+        return json.loads(files[0].read_text())
+
+    def test_what_fails_keeps_nothing_else_from_running(self):
+        run = self.check("build")
+        self.assertEqual(run.returncode, 1)
+        self.assertEqual(run.stderr.splitlines()[-1],
+                         "gpu_check: FAILED: first_gpu_test one_rank; logs are in build/gpu_check")
+        self.assertIn("no GPU answers", (self.root / "build/gpu_check/one_rank.txt").read_text())
+        result = self.result()
+        codes = {name: step["exit_code"] for name, step in result["steps"].items()}
+        self.assertEqual(codes.pop("first_gpu_test"), 3)
+        self.assertEqual(codes.pop("one_rank"), 7)
+        self.assertEqual(codes, dict.fromkeys(
+            ["second_gpu_test", "memcheck", "sizes", "load", "multiprocessors", "exact", "moe", "ops", "plain_ops",
+             "step", "profile"], 0))
+        self.assertNotIn("one_rank", result)
+
+    def test_results_hold_every_report(self):
+        self.write_program("build/wideep", FAKE_WIDEEP.replace("one_rank*", "nothing*"))
+        self.assertEqual(self.check("--tests_only", "build").returncode, 1)
+        self.write_program("build/bin/first_gpu_test", "#!/bin/sh\n")
+        self.assertEqual(self.check("--tests_only", "build").returncode, 0)
+        self.assertEqual(self.check("--bench_only", "build").returncode, 0)
+        result = self.result()
+        self.assertEqual(result["command"],
+                         "tools/gpu_check.sh --tests_only build && tools/gpu_check.sh --bench_only build")
+        self.assertEqual(result["machine"], {"gpus": ["H200"]})
+        self.assertEqual(result["topology"], ["NVIDIA H200, 580", "GPU0"])
+        self.assertEqual(result["steps"]["first_gpu_test"]["exit_code"], 0)
+        for name, benchmark in {"sizes": "all-to-all", "one_rank": "all-to-all", "moe": "moe", "ops": "ops",
+                                "step": "step", "profile": "step"}.items():
+            self.assertEqual(result[name], {"benchmark": benchmark, "command": "wideep",
+                                            "results": [{"us": 1.235}]}, name)
+        self.assertEqual(result["plain_ops"]["results"],
+                         [{"name": "add/8", "real_ns": 2000, "cpu_ns": 1000, "copy": 0.5}])
+
+    def test_more_gpus_than_there_are(self):
+        run = self.check("--gpus", "2", "build")
+        self.assertEqual((run.returncode, run.stderr), (1, "gpu_check: --gpus 2: this machine has 1\n"))
+
+    def test_builds_with_what_was_brought_along(self):
+        self.write_program("tools/gpu_pack.sh", "#!/bin/sh\necho unpacked $1\n")
+        self.write_program("system/make", '#!/bin/sh\necho "$CMAKE_PREFIX_PATH: $@"\n')
+        log = self.root / "build" / "gpu_check" / "build.txt"
+        self.assertEqual(self.check("--build_only").returncode, 0)
+        self.assertIn("SETUP=tools/setup.sh PRESET=cuda build", log.read_text())
+        (self.root / "build" / "gpu_pack.tar.xz").touch()
+        run = self.check("--build_only")
+        self.assertIn("unpacked --unpack", run.stdout)
+        self.assertEqual(log.read_text(), f"{self.root}/build/deps/root/usr: --no-print-directory "
+                                          "SETUP=true PRESET=cuda build\n")
+
+    def test_runs_nothing_that_could_not_be_built(self):
+        self.write_program("system/make", "#!/bin/sh\nexit 2\n")
+        run = self.check()
+        self.assertEqual(run.returncode, 1)
+        self.assertEqual(run.stderr, "gpu_check: FAILED: build; logs are in build/gpu_check\n")
+        self.assertNotIn("first_gpu_test", run.stdout)
 
 
 if __name__ == "__main__":
