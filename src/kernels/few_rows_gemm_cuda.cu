@@ -73,17 +73,6 @@ __host__ __device__ constexpr Layout layout_of(int rows, int boxes, int stages) 
   return at;
 }
 
-__device__ void wait(uint64_t* barrier, uint32_t parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n"
-      "}\n" ::"r"(shared_address(barrier)),
-      "r"(parity)
-      : "memory");
-}
-
 __device__ void fetch_box(const CUtensorMap& map, int input, int output, std::byte* to,
                           uint64_t* full) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(full)),

@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
+#include <random>
+#include <string_view>
 
 #include "kernels/adapters/blas.h"
 #include "kernels/grouped_gemm.h"
@@ -132,30 +135,57 @@ OpCase dense_case(DType dtype, int64_t rows, const Shape& shape, bool is_referen
   return result;
 }
 
-OpCase contiguous_case(DType dtype, int groups, int rows, const Shape& shape) {
+// Rows in use of each group, and where groups begin.
+struct GroupRows {
+  std::vector<int> counts;
+  std::vector<int> offsets = {0};
+
+  void add(int count) {
+    counts.push_back(count);
+    const int tiles = (count + kGroupAlignment - 1) / kGroupAlignment;
+    offsets.push_back(offsets.back() + tiles * kGroupAlignment);
+  }
+  int in_use() const { return std::accumulate(counts.begin(), counts.end(), 0); }
+};
+
+OpCase contiguous_case(DType dtype, const GroupRows& rows, std::string_view of_groups,
+                       const Shape& shape) {
   OpCase result;
+  const int groups = static_cast<int>(rows.counts.size());
   result.op = fmt::format("grouped_gemm_contiguous {}", short_name(dtype));
-  result.shape = fmt::format("{} x {} x [{}, {}]", groups, rows, shape.out, shape.in);
-  const int all_rows = groups * rows;
+  result.shape = fmt::format("{} x {} x [{}, {}]", groups, of_groups, shape.out, shape.in);
   result.bytes = groups * static_cast<double>(device_weight_bytes(shape.out, shape.in, dtype)) +
-                 row_bytes(all_rows, shape, dtype);
-  result.flops = product_flops(all_rows, shape);
+                 row_bytes(rows.in_use(), shape, dtype);
+  result.flops = product_flops(rows.in_use(), shape);
   result.limit = limit_of(dtype, result.bytes, result.flops);
   result.run = [=, flops = result.flops](OpBench& bench) -> Result<double> {
+    const int all_rows = rows.offsets.back();
     ASSIGN_OR_RETURN(const Weights weights, random_weights(bench, dtype, groups, shape));
     ASSIGN_OR_RETURN(const Rows x, random_rows(bench, dtype, all_rows, shape.in, 0));
     ASSIGN_OR_RETURN(const Buffer y,
                      device_buffer(int64_t{all_rows} * shape.out * dtype_size(kBF16)));
-    std::vector<int> offsets;
-    for (int g = 0; g <= groups; ++g) offsets.push_back(g * rows);
-    ASSIGN_OR_RETURN(const Buffer device_offsets, upload(offsets));
+    ASSIGN_OR_RETURN(const Buffer offsets, upload(rows.offsets));
+    ASSIGN_OR_RETURN(const Buffer counts, upload(rows.counts));
     const MatrixView out = {y.data(), kBF16, all_rows, shape.out, shape.out};
     return bench.microseconds(calls_of(flops, 1), [&](int) {
       grouped_gemm_contiguous(bench.stream(),
-                              {x.view, device_offsets.as<int>(), weights.view, out});
+                              {x.view, offsets.as<int>(), weights.view, out, counts.as<int>()});
     });
   };
   return result;
+}
+OpCase even_case(DType dtype, int groups, int rows, const Shape& shape) {
+  GroupRows all;
+  for (int g = 0; g < groups; ++g) all.add(rows);
+  return contiguous_case(dtype, all, fmt::format("{}", rows), shape);
+}
+// A prompt's experts on one of two ranks: 256 rows on average, and what a router makes of it.
+OpCase uneven_case(DType dtype, const Shape& shape) {
+  GroupRows all;
+  std::mt19937_64 random(1);
+  std::lognormal_distribution<> share(0, 0.4);
+  for (int g = 0; g < 128; ++g) all.add(static_cast<int>(237 * share(random)));
+  return contiguous_case(dtype, all, fmt::format("{} on average", all.in_use() / 128), shape);
 }
 
 // `used` of the groups have `rows` rows each, the others none.
@@ -232,9 +262,10 @@ OpCase quantize_case(const char* name, QuantizeOp op, int64_t rows, int columns,
 std::vector<OpCase> gemm_cases() {
   std::vector<OpCase> cases;
   for (const Shape& shape : {kGateUp, kDown}) {
-    cases.push_back(contiguous_case(kF8, 4, 8192, shape));
-    cases.push_back(contiguous_case(kF8, 32, 256, shape));
-    cases.push_back(contiguous_case(kBF16, 4, 8192, shape));
+    cases.push_back(even_case(kF8, 4, 8192, shape));
+    cases.push_back(even_case(kF8, 32, 256, shape));
+    cases.push_back(uneven_case(kF8, shape));
+    cases.push_back(even_case(kBF16, 4, 8192, shape));
     cases.push_back(masked_case(kF8, {1, 1, 1024, 1024}, shape));
     for (const int rows : {2, 4, 32}) cases.push_back(masked_case(kF8, {32, 32, rows, 128}, shape));
     cases.push_back(masked_case(kF8, {32, 8, 1, 128}, shape));

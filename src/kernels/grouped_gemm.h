@@ -39,12 +39,15 @@ struct GroupedWeight {
 };
 
 // Row r of group g is x row offsets[g] + r. Rows of y between the counts and the next offset are
-// unspecified, but finite where those of x are; rows from offsets[groups] on are not touched.
+// unspecified; rows from offsets[groups] on are not touched.
 struct ContiguousGemmParams {
   ScaledRows x;                  // [rows, in]; rows: a bound that the host knows, multiple of 128
   const int* offsets = nullptr;  // [groups + 1] on the device, ascending multiples of 128 from 0
   GroupedWeight weight;
   MatrixView y;  // [rows, out]
+  // [groups] on the device, rows in use of each group; null: all up to the next. Saves time where
+  // groups are small: FP8 products leave out what nobody uses.
+  const int* counts = nullptr;
 };
 void grouped_gemm_contiguous(Stream& stream, const ContiguousGemmParams& params);
 

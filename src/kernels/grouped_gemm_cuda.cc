@@ -43,6 +43,7 @@ void grouped_gemm_contiguous(Stream& stream, const ContiguousGemmParams& params)
   DeepGemmProduct product = product_of(params.x, params.weight, params.y);
   product.layout = DeepGemmProduct::Layout::kContiguous;
   product.groups_layout = params.offsets;
+  product.counts = params.counts;
   if (deep_gemm_can_multiply(product)) return deep_gemm_multiply(stream, product);
   SimtGemmParams simt = simt_params(params.x, params.weight, params.y);
   simt.offsets = params.offsets;

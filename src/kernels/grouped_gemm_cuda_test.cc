@@ -80,6 +80,43 @@ TEST_F(GroupedGemmCudaTest, ContiguousIsTheProductOfEachGroup) {
   }
 }
 
+// Many groups, of every number of waves and none; rows that are in use do not depend on the others.
+TEST_F(GroupedGemmCudaTest, ContiguousLeavesOutWhatNobodyUses) {
+  constexpr Shape kShape = {70, 512, 256};
+  for (const DType dtype : {DType::kF8E4M3, DType::kBF16}) {
+    SCOPED_TRACE(dtype_name(dtype));
+    const DeviceWeights weight = weights(dtype, kShape.groups, kShape.out, kShape.in);
+    std::vector<int> counts = {0, 1, 63, 64, 65, 128, 129, 255, 257, 320, 321, 577, 0};
+    while (std::ssize(counts) < kShape.groups) counts.push_back(between(random_, 0, 200));
+    std::vector<int> offsets = {0};
+    for (const int count : counts) {
+      offsets.push_back(offsets.back() +
+                        (count + kGroupAlignment - 1) / kGroupAlignment * kGroupAlignment);
+    }
+    const TestMatrix x = random_matrix(random_, offsets.back(), kShape.in);
+    const DeviceRows rows(stream(), x, dtype);
+    const DeviceVector<int> device_offsets(offsets);
+    const DeviceVector<int> device_counts(counts);
+    const DeviceMatrix y(TestMatrix(x.rows, kShape.out, 8), output_of(dtype));
+    const DeviceMatrix all(TestMatrix(x.rows, kShape.out), output_of(dtype));
+    grouped_gemm_contiguous(stream(), {rows.view, device_offsets.data(), weight.view(), y.view(),
+                                       device_counts.data()});
+    grouped_gemm_contiguous(stream(),
+                            {rows.view, device_offsets.data(), weight.view(), all.view()});
+    finish();
+    const TestMatrix result = y.host();
+    const TestMatrix of_all = all.host();
+    for (int g = 0; g < kShape.groups; ++g) {
+      const auto at = static_cast<size_t>(g);
+      const TestMatrix used = rows_of(result, offsets[at], counts[at]);
+      expect_close(used, product_of(rows_of(rows.seen, offsets[at], counts[at]), weight.plain(g)),
+                   tolerance_of(output_of(dtype)));
+      EXPECT_EQ(used.bits(), rows_of(of_all, offsets[at], counts[at]).bits());
+    }
+    expect_gaps_untouched(result);
+  }
+}
+
 TEST_F(GroupedGemmCudaTest, MaskedIsTheProductOfEachGroup) {
   for (const DType dtype : kTypes) {
     for (const Shape& shape : kShapes) {

@@ -45,6 +45,9 @@ class OpContext {
   }
   int64_t workspace_bytes() const { return workspace_.size(); }
 
+  // A word that is zero between kernels: one that counts by it leaves it so.
+  uint32_t* counter() const { return counter_.as<uint32_t>(); }
+
   // See op_profile.h.
   Status begin_profile(Stream& stream);
   Result<std::vector<kernels::OpTime>> end_profile(Stream& stream);
@@ -65,6 +68,7 @@ class OpContext {
 
   int num_sms_ = 0;
   Buffer workspace_;
+  Buffer counter_;
   std::unique_ptr<Profile> profile_;  // while one is made
   kernels::SideStream* side_ = nullptr;
   std::unique_ptr<kernels::Blas> blas_;

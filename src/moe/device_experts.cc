@@ -109,7 +109,8 @@ void multiply(Stream& stream, const Rows& rows, const kernels::ScaledRows& x,
               std::span<const kernels::PackedWeight> weights, MatrixView y) {
   const kernels::GroupedWeight weight = grouped(weights);
   if (rows.group_rows == 0) {
-    kernels::grouped_gemm_contiguous(stream, {x, rows.offsets.data(), weight, y});
+    kernels::grouped_gemm_contiguous(stream,
+                                     {x, rows.offsets.data(), weight, y, rows.counts.data()});
     return;
   }
   const int64_t expected = (std::ssize(rows.of_pair) + weight.groups - 1) / weight.groups;
@@ -164,7 +165,8 @@ void run_slots_on_device(Stream& stream, Arena& arena, const DeviceSlotsParams& 
       kernels::grouped_gemm_masked(stream,
                                    {x, counts, params.group_rows, params.expected_rows, weight, y});
     } else {
-      kernels::grouped_gemm_contiguous(stream, {x, received.offsets.data(), weight, y});
+      kernels::grouped_gemm_contiguous(
+          stream, {x, received.offsets.data(), weight, y, received.slot_counts.data()});
     }
   };
 

@@ -25,6 +25,7 @@ struct DeepGemmProduct {
   int in = 0;
   MatrixView y;                        // [rows, out] kBF16
   const int* groups_layout = nullptr;  // offsets or counts
+  const int* counts = nullptr;         // kContiguous; null: rows are in use up to the next offset
   int64_t max_rows = 0;                // kMasked
   int64_t expected_rows = 0;           // kMasked; 0: unknown
 };

@@ -1,4 +1,4 @@
-// The compiled kernels of DeepGEMM; deep_gemm.cc calls them.
+// The compiled kernels of DeepGEMM, and one of our own from its parts; deep_gemm.cc calls them.
 #pragma once
 
 #include <cuda.h>
@@ -22,5 +22,10 @@ inline constexpr int kMaxGemmGroups = (1 << (32 - kMaxRowsBits)) - 1;
 CUresult multiply_dense(Stream& stream, const DeepGemmProduct& p);
 CUresult multiply_contiguous(Stream& stream, const DeepGemmProduct& p);
 CUresult multiply_masked(Stream& stream, const DeepGemmProduct& p);
+// FP8 groups by tiles that have as many rows as the group needs, in steps of 64; contiguous or
+// masked.
+CUresult multiply_fitted(Stream& stream, const DeepGemmProduct& p);
+// Outputs come in pairs of 128.
+bool can_multiply_fitted(const DeepGemmProduct& p);
 
 }  // namespace wideep::kernels

@@ -24,6 +24,7 @@ CUresult multiply_masked_fp8(Stream& stream, const DeepGemmProduct& p) {
     case 64:
       return multiply_fp8<kMasked, Tile<64, 128, 8>>(stream, p);
     default:
+      if (can_multiply_fitted(p)) return multiply_fitted(stream, p);
       if (allows_multicast<Pair>(p)) return multiply_fp8<kMasked, Pair>(stream, p);
       return multiply_fp8<kMasked, Tile<128, 128, 5>>(stream, p);
   }
