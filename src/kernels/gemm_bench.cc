@@ -214,12 +214,14 @@ OpCase masked_case(DType dtype, const MaskedShape& masked, const Shape& shape) {
     ASSIGN_OR_RETURN(const Weights weights, random_weights(bench, dtype, masked.groups, shape));
     ASSIGN_OR_RETURN(const Rows x, random_rows(bench, dtype, all_rows, shape.in, masked.max_rows));
     ASSIGN_OR_RETURN(const Buffer y, device_buffer(all_rows * shape.out * dtype_size(kBF16)));
-    std::vector<int> counts(static_cast<size_t>(sets) * static_cast<size_t>(masked.groups));
+    std::vector<int> counts;  // of set after set
     for (int set = 0; set < sets; ++set) {
+      std::vector<int> of_set(static_cast<size_t>(masked.groups));
       for (int i = 0; i < masked.used; ++i) {
         const int group = (i * (masked.groups / masked.used) + set) % masked.groups;
-        counts[static_cast<size_t>(set * masked.groups + group)] = masked.rows;
+        of_set[static_cast<size_t>(group)] = masked.rows;
       }
+      counts.insert(counts.end(), of_set.begin(), of_set.end());
     }
     ASSIGN_OR_RETURN(const Buffer device_counts, upload(counts));
     const MatrixView out = {y.data(), kBF16, all_rows, shape.out, shape.out};
