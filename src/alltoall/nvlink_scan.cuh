@@ -97,7 +97,9 @@ __device__ inline bool place_rows(const GroupView& g, uint32_t epoch, const Team
     if (lane_id() < counters.runs) counters.at(lane_id(), static_cast<uint32_t>(r)) = sum - count;
     if (lane_id() == 31) ptx::store_relaxed(&mine[r], cell(sum));
   }
-  bool ok = wait_all_ready(g, g.at.dispatch_ready, Phase::kDispatch, epoch);
+  // By the last warp, which has no part in what follows unless there are many ranks.
+  bool ok = warp_id() < threads / 32 - 1 ||
+            wait_all_ready(g, g.at.dispatch_ready, Phase::kDispatch, epoch);
   for (int i = thread; i < team.block * ranks && ok; i += threads) {
     uint64_t value = 0;
     ok = wait_for(g, {Phase::kDispatch, Awaited::kGrid, g.rank, epoch, i, epoch},
@@ -131,10 +133,13 @@ __device__ inline void rank_tokens(const DispatchArgs& a, int begin, int end, ui
                                    uint32_t* counts) {
   const int step = 32 / a.top_k * a.top_k;
   const uint32_t before = (1U << lane_id()) - 1;
+  const auto load = [&](int p) { return lane_id() < step && p < end * a.top_k ? a.slots[p] : -1; };
+  int next = load(begin * a.top_k + lane_id());
   for (int base = begin * a.top_k; base < end * a.top_k; base += step) {
     const int p = base + lane_id();
     const bool mine = lane_id() < step && p < end * a.top_k;
-    const uint32_t pair = mine ? checked_pair(a, p, a.slots[p], epoch) : kNoPair;
+    const uint32_t pair = checked_pair(a, p, next, epoch);
+    next = load(p + step);
     const uint32_t slot = pair & 0xffffU;
     // Lanes without a pair match each other and count nothing.
     const uint32_t same = __match_any_sync(kFullWarp, slot);
@@ -241,12 +246,22 @@ __device__ inline bool place_pairs(const DispatchArgs& a, uint32_t epoch, const 
   add_blocks(g, counts, team);
   __syncthreads();
   if (warp_id() < warps) {
-    for (int p = begin * a.top_k + lane_id(); p < end * a.top_k; p += 32) {
-      const int index = g.pair_index[p];
-      const int slot = a.slots[p];
-      if (index < 0) continue;
-      const uint32_t in_block = warp_id() == 0 ? 0 : counts[warp_id() * slots + slot];
-      g.pair_index[p] = index + static_cast<int>(counts[slot] + in_block);
+    constexpr int kAtOnce = 4;
+    for (int base = begin * a.top_k + lane_id(); base < end * a.top_k; base += 32 * kAtOnce) {
+      int index[kAtOnce];
+      int slot[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int p = base + 32 * i;
+        index[i] = p < end * a.top_k ? g.pair_index[p] : -1;
+        slot[i] = p < end * a.top_k ? a.slots[p] : -1;
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (index[i] < 0) continue;
+        const uint32_t in_block = warp_id() == 0 ? 0 : counts[warp_id() * slots + slot[i]];
+        g.pair_index[base + 32 * i] = index[i] + static_cast<int>(counts[slot[i]] + in_block);
+      }
     }
   }
   announce_scanned(g, epoch, team);
