@@ -35,9 +35,9 @@ __device__ void push(const DispatchArgs& a, uint32_t epoch, uint32_t* memory) {
   const GroupView& g = a.group;
   const int ranks = g.shape.num_ranks;
   const RowCounters counters = {memory, memory + kWarps * ranks, kWarps, ranks};
-  RawRoute next;
-  if (!begin_rows(a, epoch, counters, next)) return;
   const Range tokens = tokens_of(a, warp_id(), kWarps);
+  RawRoute next = look_up(a, tokens.begin, tokens.end);
+  if (!begin_rows(a, epoch, counters)) return;
   bool scanned = false;
   for (int token = tokens.begin; token < tokens.end; ++token) {
     const Route route = make_route(g, next, warp_id(), counters);
@@ -54,8 +54,7 @@ __device__ void push(const DispatchArgs& a, uint32_t epoch, uint32_t* memory) {
     // The first row has left by now, at the latest.
     scanned = scanned || wait_scanned(g, epoch);
     if (!scanned) return;
-    write_headers(a, token, route, places.lanes, epoch,
-                  [](Packet* header, const Packet& packet) { ptx::store_relaxed(header, packet); });
+    write_headers(a, token, route, places.lanes, epoch);
   }
 }
 

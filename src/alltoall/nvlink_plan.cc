@@ -25,6 +25,9 @@ constexpr int kReservedSms = 32;
 constexpr int kSmallSenders = 56;
 constexpr int kCountingBlocks = 4;
 
+// Blocks that push a large batch by source at most: more of them wait for the links only.
+constexpr int kMostPushBySource = 64;
+
 const char* phase_name(Phase phase) {
   constexpr std::array<const char*, 5> kNames = {"start", "dispatch", "combine", "resume",
                                                  "counts of all ranks"};
@@ -201,7 +204,7 @@ Blocks choose_blocks(const Shape& shape, int64_t tokens, int num_sms, int limit)
   // By source, those that receive have little to do. By slot they write several times what comes,
   // and a few that push fill the links: more of them with rows of FP8, which they may have to make.
   if (shape.by_source) {
-    blocks.push = std::max(1, blocks.dispatch * 3 / 4);
+    blocks.push = std::clamp(blocks.dispatch * 7 / 8, 1, kMostPushBySource);
   } else {
     blocks.push = std::min(std::max(1, blocks.dispatch * 3 / 10), shape.scale_bytes > 0 ? 28 : 16);
   }

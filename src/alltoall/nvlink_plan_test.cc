@@ -226,6 +226,15 @@ TEST(NvlinkPlan, BlocksStayWithinTheirLimit) {
   }
 }
 
+// By source, few blocks receive.
+TEST(NvlinkPlan, MostBlocksPushBySource) {
+  GroupShape group = deepseek_shape();
+  group.layout = RowLayout::kBySource;
+  const Shape shape = make_kernel_shape(group, 2).value();
+  EXPECT_EQ(choose_blocks(shape, 4096, 132, 16).push, 14);
+  EXPECT_EQ(choose_blocks(shape, 4096, 132, 0).push, 64);
+}
+
 // A block a part of a row where there are few, and blocks beside them that count the batch.
 TEST(NvlinkPlan, SmallBatchesSpreadOverBlocks) {
   const Shape shape = make_kernel_shape(deepseek_shape(), 2).value();

@@ -33,16 +33,16 @@ struct Route {
   float weight = 1;
 };
 
+__device__ inline Route route_of(const RawRoute& raw, uint32_t pair) {
+  if (pair == kNoPair) return {};
+  return {raw.slot, static_cast<int>(pair >> 16), -1, raw.weight};
+}
+
 // Takes the token's rows from the counters of its warp's run.
 __device__ inline Route make_route(const GroupView& g, const RawRoute& raw, int run,
                                    const RowCounters& counters) {
-  Route route;
   const uint32_t pair = pair_of(g, raw.slot);
-  if (pair != kNoPair) {
-    route.slot = raw.slot;
-    route.rank = static_cast<int>(pair >> 16);
-    route.weight = raw.weight;
-  }
+  Route route = route_of(raw, pair);
   if (leads_rank(pair, 0)) route.row = static_cast<int>(counters.at(run, pair >> 16)++);
   return route;
 }
@@ -54,18 +54,20 @@ __device__ inline Range tokens_of(const DispatchArgs& a, int warp, int warps) {
   return {block.begin + run.begin, block.begin + run.end};
 }
 
-// Counters that have the rows of each warp's tokens begin where those of the warps and blocks
-// before it end; by all threads of a pushing block, of whose warps the first counters.runs push.
-// `next` becomes the pairs of this warp's first token. False where a rank gave up.
+// Counters that have the rows of each run's tokens begin where those of the runs and blocks before
+// it end; by all threads of a pushing block, each of whose first warps counts for a run, alone or
+// with others that lie counters.runs apart. False where a rank gave up.
 __device__ inline bool begin_rows(const DispatchArgs& a, uint32_t epoch,
-                                  const RowCounters& counters, RawRoute& next) {
+                                  const RowCounters& counters) {
   const int words = RowCounters::words(counters.runs, counters.num_ranks);
   for (int i = static_cast<int>(threadIdx.x); i < words; i += blockDim.x) counters.of_run[i] = 0;
   __syncthreads();
-  if (warp_id() < counters.runs) {
-    const Range tokens = tokens_of(a, warp_id(), counters.runs);
-    next = look_up(a, tokens.begin, tokens.end);
-    count_rows(a, tokens, counters);
+  const int run = warp_id() % counters.runs;
+  const int parts = static_cast<int>(blockDim.x) / 32 / counters.runs;
+  if (warp_id() < parts * counters.runs) {
+    const Range tokens = tokens_of(a, run, counters.runs);
+    const Range part = share_of(tokens.end - tokens.begin, warp_id() / counters.runs, parts);
+    count_rows(a, {tokens.begin + part.begin, tokens.begin + part.end}, run, counters);
   }
   __syncthreads();
   return place_rows(a.group, epoch, {static_cast<int>(blockIdx.x), a.push_blocks}, counters);
@@ -79,11 +81,9 @@ __device__ inline bool wait_scanned(const GroupView& g, uint32_t epoch) {
   });
 }
 
-// Writes the headers of a token at the ranks of the lanes `leaders`, but for their first packets:
-// publish(header, packet) is called for each of them, by its leader.
-template <typename Publish>
+// Writes the headers of a token at the ranks of the lanes `leaders`.
 __device__ inline void write_headers(const DispatchArgs& a, int token, const Route& route,
-                                     uint32_t leaders, uint32_t epoch, const Publish& publish) {
+                                     uint32_t leaders, uint32_t epoch) {
   const GroupView& g = a.group;
   const int lane = lane_id();
   const int index = route.rank < 0 ? 0 : g.pair_index[static_cast<int64_t>(token) * a.top_k + lane];
@@ -105,7 +105,7 @@ __device__ inline void write_headers(const DispatchArgs& a, int token, const Rou
     if (lane == leader) {
       const uint32_t counts =
           static_cast<uint32_t>(__popc(same)) | static_cast<uint32_t>(__popc(lower)) << 8;
-      publish(header, Packet{{static_cast<uint32_t>(token), counts, 0}, epoch});
+      ptx::store_relaxed(header, {{static_cast<uint32_t>(token), counts, 0}, epoch});
     }
   }
 }

@@ -209,28 +209,49 @@ __device__ inline Arrival read_small_header(const DispatchArgs& a, const Receive
   return arrival;
 }
 
-// A row by source that has arrived or is about to, by one thread: which slots of this rank it goes
-// to. False where a rank gave up.
+// Takes a row by source whose header has come, by one thread: which slots of this rank it goes to.
+// False: it has not come, or not all of it.
 __device__ inline bool receive_row_of_source(const DispatchArgs& a, uint32_t epoch, int source,
-                                             int row) {
+                                             int row, uint64_t& seen) {
+  constexpr int kAtOnce = 4;
   const GroupView& g = a.group;
   const Packet* header = header_of(g, g.self, source, epoch, row);
-  const Wait wait = wait_of_row(source, epoch, row);
-  Packet packet;
-  if (!wait_packet<true>(g, wait, header, packet)) return false;
+  const Packet head = ptx::load_acquire(header);
+  seen = head.epoch;
+  if (head.epoch != epoch) return false;
   Arrival arrival;
-  read_head(packet, arrival);
+  read_head(head, arrival);
   const int64_t landed = static_cast<int64_t>(source) * g.shape.max_tokens + row;
-  for (int k = 0; k < a.top_k; ++k) {
-    int slot = -1;
-    float weight = 0;
-    if (k < arrival.copies) {
-      if (!wait_packet<false>(g, wait, header + 1 + k, packet)) return false;
-      slot = static_cast<int>(packet.word[0] & 0xffffU);
-      weight = __uint_as_float(packet.word[2]);
+  const bool whole = a.top_k % kAtOnce == 0;
+  for (int first = 0; first < a.top_k; first += kAtOnce) {
+    Packet packets[kAtOnce];
+    int slots[kAtOnce];
+    float weights[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      packets[i] = {{}, epoch};
+      if (first + i < arrival.copies) packets[i] = ptx::load_relaxed(header + 1 + first + i);
     }
-    a.row_slots[landed * a.top_k + k] = slot;
-    a.row_weights[landed * a.top_k + k] = weight;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      seen = packets[i].epoch;
+      if (seen != epoch) return false;
+      slots[i] = first + i < arrival.copies ? static_cast<int>(packets[i].word[0] & 0xffffU) : -1;
+      weights[i] = __uint_as_float(packets[i].word[2]);
+    }
+    const int64_t to = landed * a.top_k + first;
+    if (whole) {
+      *reinterpret_cast<int4*>(a.row_slots + to) = {slots[0], slots[1], slots[2], slots[3]};
+      *reinterpret_cast<float4*>(a.row_weights + to) = {weights[0], weights[1], weights[2],
+                                                        weights[3]};
+      continue;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i >= a.top_k) break;
+      a.row_slots[to + i] = slots[i];
+      a.row_weights[to + i] = weights[i];
+    }
   }
   keep_row_of_source(g, landed, arrival.token, arrival.partial);
   return true;

@@ -63,16 +63,17 @@ struct RowCounters {
   static constexpr int words(int runs, int num_ranks) { return (runs + 1) * num_ranks; }
 };
 
-// Counts the rows of this warp's run.
-__device__ inline void count_rows(const DispatchArgs& a, Range run, const RowCounters& counters) {
+// Adds the rows of some tokens to those of a run.
+__device__ inline void count_rows(const DispatchArgs& a, Range tokens, int run,
+                                  const RowCounters& counters) {
   const int step = 32 / a.top_k * a.top_k;
-  const int end = run.end * a.top_k;
-  for (int base = run.begin * a.top_k; base < end; base += step) {
+  const int end = tokens.end * a.top_k;
+  for (int base = tokens.begin * a.top_k; base < end; base += step) {
     const int p = base + lane_id();
     const bool mine = lane_id() < step && p < end;
     const uint32_t pair = mine ? pair_of(a.group, a.slots[p]) : kNoPair;
     if (leads_rank(pair, lane_id() / a.top_k)) {
-      atomicAdd(&counters.at(warp_id(), pair >> 16), 1U);
+      atomicAdd(&counters.at(run, pair >> 16), 1U);
     }
   }
 }

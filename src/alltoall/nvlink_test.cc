@@ -78,6 +78,20 @@ TEST_F(Nvlink, ManyTokensOnFewBlocksAndWideRowsAreExact) {
   }
 }
 
+// Rows of several pieces, of which the last is shorter.
+TEST_F(Nvlink, WideRowsBySourceAreExact) {
+  Random random(6);
+  GroupShape shape = small_shape(3, 270);
+  shape.layout = RowLayout::kBySource;
+  shape.hidden_size = 77 * 128;
+  shape.row_bytes = 20016;
+  for (const RowFormat format :
+       {RowFormat::kBf16, RowFormat::kFp8, RowFormat::kFp8Given, RowFormat::kBytes}) {
+    shape.format = format;
+    expect_exact(make_nvlink_batch(random, shape, {270, 0, 101}));
+  }
+}
+
 // The regimes take turns over the same memory, as prefill and decode do.
 TEST_F(Nvlink, RegimesTakeTurns) {
   Random random(4);

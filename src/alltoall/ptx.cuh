@@ -110,6 +110,7 @@ using kernels::wait_for_previous_kernel;
 using kernels::arrive;
 using kernels::init_barrier;
 using kernels::shared_address;
+using kernels::wait;
 // Whether the phase of this parity has ended.
 __device__ inline bool test_wait(uint64_t* barrier, uint32_t parity) {
   uint32_t done;
@@ -132,6 +133,46 @@ __device__ inline void commit_copies() {
 template <int kPending>
 __device__ inline void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// The copy engine moves whole vectors in the background.
+//
+// From global to shared memory: `barrier`, of one arrival, ends its phase when they are there.
+__device__ inline void fetch_bulk(std::byte* to, const std::byte* from, int bytes,
+                                  uint64_t* barrier) {
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
+}
+// From shared to global memory.
+__device__ inline void store_bulk(std::byte* to, const std::byte* from, int bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to),
+               "r"(shared_address(from)), "r"(bytes)
+               : "memory");
+}
+// Ends a group of this thread's stores.
+__device__ inline void commit_bulk() {
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+// Waits until what all but the last kPending groups store is where it goes: what this thread
+// publishes then comes after it. (That it has been read from shared memory would be the same
+// instruction on Hopper.)
+template <int kPending>
+__device__ inline void wait_bulk() {
+  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kPending) : "memory");
+}
+// Between this thread's own accesses and those of the copy engine.
+__device__ inline void fence_shared_for_bulk() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+__device__ inline void fence_global_for_bulk() {
+  asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 
 // Rows pass through once: they are not kept in the first cache.
