@@ -303,5 +303,9 @@ __device__ inline Range share_of(int count, int part, int parts) {
   const int begin = part * each + min(part, more);
   return {begin, begin + each + (part < more ? 1 : 0)};
 }
+__device__ inline Range share_of(const Range& all, int part, int parts) {
+  const Range share = share_of(all.end - all.begin, part, parts);
+  return {all.begin + share.begin, all.begin + share.end};
+}
 
 }  // namespace wideep::alltoall::device

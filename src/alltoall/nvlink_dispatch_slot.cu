@@ -151,9 +151,7 @@ __device__ void place_share(const DispatchArgs& a, uint32_t epoch, const Receive
   const Arrivals arrivals(a.group, table, a.group.shape.num_ranks - 1,
                           warp_id() * team.blocks + team.block, kWarps * team.blocks);
   // Of the tokens whose indices this block has worked out.
-  const Range tokens = share_of(a.tokens, team.block, team.blocks);
-  const Range share = share_of(tokens.end - tokens.begin, warp_id(), kWarps);
-  Range own = {tokens.begin + share.begin, tokens.begin + share.end};
+  Range own = share_of(share_of(a.tokens, team.block, team.blocks), warp_id(), kWarps);
   for (int first = 0; arrivals.has(first); first += 32) {
     int source = 0;
     int row = 0;

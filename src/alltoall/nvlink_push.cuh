@@ -49,9 +49,7 @@ __device__ inline Route make_route(const GroupView& g, const RawRoute& raw, int 
 
 // The tokens of a warp, one of `warps` that push, of a pushing block.
 __device__ inline Range tokens_of(const DispatchArgs& a, int warp, int warps) {
-  const Range block = share_of(a.tokens, static_cast<int>(blockIdx.x), a.push_blocks);
-  const Range run = share_of(block.end - block.begin, warp, warps);
-  return {block.begin + run.begin, block.begin + run.end};
+  return share_of(share_of(a.tokens, static_cast<int>(blockIdx.x), a.push_blocks), warp, warps);
 }
 
 // Counters that have the rows of each run's tokens begin where those of the runs and blocks before
@@ -66,8 +64,7 @@ __device__ inline bool begin_rows(const DispatchArgs& a, uint32_t epoch,
   const int parts = static_cast<int>(blockDim.x) / 32 / counters.runs;
   if (warp_id() < parts * counters.runs) {
     const Range tokens = tokens_of(a, run, counters.runs);
-    const Range part = share_of(tokens.end - tokens.begin, warp_id() / counters.runs, parts);
-    count_rows(a, {tokens.begin + part.begin, tokens.begin + part.end}, run, counters);
+    count_rows(a, share_of(tokens, warp_id() / counters.runs, parts), run, counters);
   }
   __syncthreads();
   return place_rows(a.group, epoch, {static_cast<int>(blockIdx.x), a.push_blocks}, counters);

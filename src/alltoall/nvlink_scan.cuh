@@ -222,10 +222,7 @@ __device__ inline bool place_pairs(const DispatchArgs& a, uint32_t epoch, const 
   const int thread = static_cast<int>(threadIdx.x);
   const int threads = static_cast<int>(blockDim.x);
   const int warps = scan_warps(slots, threads / 32);
-  const Range tokens = share_of(a.tokens, team.block, team.blocks);
-  const Range run = share_of(tokens.end - tokens.begin, warp_id(), warps);
-  const int begin = tokens.begin + run.begin;
-  const int end = tokens.begin + run.end;
+  const auto [begin, end] = share_of(share_of(a.tokens, team.block, team.blocks), warp_id(), warps);
   for (int i = thread; i < warps * slots; i += threads) counts[i] = 0;
   __syncthreads();
   if (warp_id() < warps) rank_tokens(a, begin, end, epoch, counts + warp_id() * slots);

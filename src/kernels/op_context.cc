@@ -22,7 +22,6 @@ Result<std::unique_ptr<OpContext>> OpContext::create(const OpContextOptions& opt
       cudaDeviceGetAttribute(&context->num_sms_, cudaDevAttrMultiProcessorCount, device));
   ASSIGN_OR_RETURN(context->workspace_, device_buffer(options.workspace_bytes));
   ASSIGN_OR_RETURN(context->counter_, device_buffer(sizeof(uint32_t)));
-  RETURN_IF_CUDA_ERROR(cudaMemset(context->counter_.data(), 0, sizeof(uint32_t)));
   ASSIGN_OR_RETURN(context->blas_, kernels::Blas::create());
   ASSIGN_OR_RETURN(context->tensor_maps_, kernels::TensorMapEncoder::create());
   return context;

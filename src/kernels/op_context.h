@@ -68,7 +68,7 @@ class OpContext {
 
   int num_sms_ = 0;
   Buffer workspace_;
-  Buffer counter_;
+  Buffer counter_;                    // zeroed, as all memory is when it is taken
   std::unique_ptr<Profile> profile_;  // while one is made
   kernels::SideStream* side_ = nullptr;
   std::unique_ptr<kernels::Blas> blas_;
