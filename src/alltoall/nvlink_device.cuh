@@ -35,6 +35,17 @@ __device__ inline Packet* header_of(const GroupView& g, std::byte* owner, int so
   const int64_t index = static_cast<int64_t>(epoch & 1) * g.shape.num_ranks + source;
   return at<Packet>(owner, g.at.headers) + (index * g.shape.max_tokens + row) * (g.shape.top_k + 1);
 }
+// A header's packets; read_head() and read_copy() take them apart. `slot` is the rank's own number
+// of it, `index` the row's among the sender's for the slot; `lower` counts the ranks before this
+// one that the token goes to.
+__device__ inline Packet head_packet(int token, int copies, int lower, uint32_t epoch) {
+  const uint32_t counts = static_cast<uint32_t>(copies) | static_cast<uint32_t>(lower) << 8;
+  return {{static_cast<uint32_t>(token), counts, 0}, epoch};
+}
+__device__ inline Packet copy_packet(int slot, int k, int index, float weight, uint32_t epoch) {
+  const uint32_t tag = static_cast<uint32_t>(slot) | static_cast<uint32_t>(k) << 16;
+  return {{tag, static_cast<uint32_t>(index), __float_as_uint(weight)}, epoch};
+}
 
 // The ranks that are not masked, as the block has them in shared memory since must_skip().
 __device__ inline uint8_t* active_ranks() {

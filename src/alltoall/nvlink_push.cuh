@@ -94,15 +94,10 @@ __device__ inline void write_headers(const DispatchArgs& a, int token, const Rou
     if (route.rank == rank) {
       const int place = __popc(same & ((1U << lane) - 1));
       const int local = route.slot - rank * g.shape.slots_per_rank();
-      const uint32_t tag = static_cast<uint32_t>(local) | static_cast<uint32_t>(lane) << 16;
-      ptx::store_relaxed(
-          header + 1 + place,
-          {{tag, static_cast<uint32_t>(index), __float_as_uint(route.weight)}, epoch});
+      ptx::store_relaxed(header + 1 + place, copy_packet(local, lane, index, route.weight, epoch));
     }
     if (lane == leader) {
-      const uint32_t counts =
-          static_cast<uint32_t>(__popc(same)) | static_cast<uint32_t>(__popc(lower)) << 8;
-      ptx::store_relaxed(header, {{static_cast<uint32_t>(token), counts, 0}, epoch});
+      ptx::store_relaxed(header, head_packet(token, __popc(same), __popc(lower), epoch));
     }
   }
 }

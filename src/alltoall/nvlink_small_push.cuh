@@ -210,15 +210,11 @@ __device__ inline void send_header(const DispatchArgs& a, int token, uint32_t ep
   const int place =
       route.rank == to ? __popc(same & before) : __popc(same) + __popc(~same & before);
   if (lane < a.top_k) {
-    const uint32_t tag = static_cast<uint32_t>(route.slot & 0xffff) | static_cast<uint32_t>(lane)
-                                                                          << 16;
     ptx::store_relaxed(header + 1 + place,
-                       {{tag, static_cast<uint32_t>(route.index), __float_as_uint(weight)}, epoch});
+                       copy_packet(route.slot & 0xffff, lane, route.index, weight, epoch));
   }
   if (lane == 0) {
-    const uint32_t counts =
-        static_cast<uint32_t>(__popc(same)) | static_cast<uint32_t>(__popc(lower)) << 8;
-    ptx::store_relaxed(header, {{static_cast<uint32_t>(token), counts, 0}, epoch});
+    ptx::store_relaxed(header, head_packet(token, __popc(same), __popc(lower), epoch));
     if (to == g.rank) g.own_row[token] = to_row;
   }
 }

@@ -72,12 +72,9 @@ __device__ inline Head write_copies(const DispatchArgs& a, Range tokens, const R
   const int index = g.pair_index[static_cast<int64_t>(tokens.begin) * a.top_k + lane];
   const int place = __popc(same & ((1U << lane) - 1));
   const int local = route.slot - route.rank * g.shape.slots_per_rank();
-  const uint32_t tag = static_cast<uint32_t>(local) | static_cast<uint32_t>(k) << 16;
-  ptx::store_relaxed(header + 1 + place,
-                     {{tag, static_cast<uint32_t>(index), __float_as_uint(route.weight)}, epoch});
+  ptx::store_relaxed(header + 1 + place, copy_packet(local, k, index, route.weight, epoch));
   if (lane == leader) {
-    const uint32_t counts = static_cast<uint32_t>(__popc(same)) | static_cast<uint32_t>(lower) << 8;
-    head = {header, {{static_cast<uint32_t>(tokens.begin + token), counts, 0}, epoch}};
+    head = {header, head_packet(tokens.begin + token, __popc(same), lower, epoch)};
   }
   return head;
 }
