@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "alltoall/nvlink_types.h"
+#include "kernels/bulk_copy.cuh"
 #include "kernels/launch.cuh"
 #include "kernels/shared_barrier.cuh"
 
@@ -135,44 +136,16 @@ __device__ inline void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// The copy engine moves whole vectors in the background.
-//
-// From global to shared memory: `barrier`, of one arrival, ends its phase when they are there.
+using kernels::commit_bulk;
+using kernels::fence_global_for_bulk;
+using kernels::fence_shared_for_bulk;
+using kernels::store_bulk;
+using kernels::wait_bulk;
+// To shared memory: `barrier`, of one arrival, ends its phase when they are there.
 __device__ inline void fetch_bulk(std::byte* to, const std::byte* from, int bytes,
                                   uint64_t* barrier) {
-  asm volatile(
-      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
-      "r"(bytes)
-      : "memory");
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(shared_address(to)),
-      "l"(from), "r"(bytes), "r"(shared_address(barrier))
-      : "memory");
-}
-// From shared to global memory.
-__device__ inline void store_bulk(std::byte* to, const std::byte* from, int bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to),
-               "r"(shared_address(from)), "r"(bytes)
-               : "memory");
-}
-// Ends a group of this thread's stores.
-__device__ inline void commit_bulk() {
-  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-}
-// Waits until what all but the last kPending groups store is where it goes: what this thread
-// publishes then comes after it. (That it has been read from shared memory would be the same
-// instruction on Hopper.)
-template <int kPending>
-__device__ inline void wait_bulk() {
-  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kPending) : "memory");
-}
-// Between this thread's own accesses and those of the copy engine.
-__device__ inline void fence_shared_for_bulk() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-__device__ inline void fence_global_for_bulk() {
-  asm volatile("fence.proxy.async.global;" ::: "memory");
+  kernels::expect_bytes(barrier, bytes);
+  kernels::fetch_bytes(to, from, bytes, barrier);
 }
 
 // Rows pass through once: they are not kept in the first cache.

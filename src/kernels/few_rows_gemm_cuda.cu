@@ -9,6 +9,7 @@
 #include <string>
 
 #include "kernels/adapters/tensor_map.h"
+#include "kernels/bulk_copy.cuh"
 #include "kernels/cuda_ops.h"
 #include "kernels/eight.cuh"
 #include "kernels/few_rows_gemm.h"
@@ -17,6 +18,7 @@
 #include "kernels/op_context.h"
 #include "kernels/shared_barrier.cuh"
 #include "kernels/shared_memory.cuh"
+#include "kernels/tensor_core.cuh"
 
 namespace wideep::kernels {
 namespace {
@@ -73,31 +75,13 @@ __host__ __device__ constexpr Layout layout_of(int rows, int boxes, int stages) 
   return at;
 }
 
-__device__ void fetch_box(const CUtensorMap& map, int input, int output, std::byte* to,
-                          uint64_t* full) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(full)),
-               "r"(kBox)
-               : "memory");
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1, {%3, %4}], [%2];" ::"r"(shared_address(to)),
-      "l"(&map), "r"(shared_address(full)), "r"(input), "r"(output)
-      : "memory");
-}
-
 __device__ void prefetch(const void* from) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
 
-// Descriptors of operands in shared memory. A box: rows of 128 bytes, swizzled by 128 bytes, eight
-// of them 1024 bytes.
-__device__ uint64_t box_descriptor(const std::byte* box) {
-  constexpr uint64_t kSwizzled128 = uint64_t{1} << 62;
-  return (shared_address(box) >> 4) | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | kSwizzled128;
-}
-// Rows as vectors of 16 bytes: those of one input lie side by side, so that the next input's are
-// kRows vectors on. A product of 8 rows reads what follows where there are fewer, and nobody looks
-// at those.
+// Describes rows as vectors of 16 bytes: those of one input lie side by side, so that the next
+// input's are kRows vectors on. A product of 8 rows reads what follows where there are fewer, and
+// nobody looks at those.
 template <int kRows>
 __device__ uint64_t rows_descriptor(const std::byte* vectors) {
   return (shared_address(vectors) >> 4) | static_cast<uint64_t>(kRows) << 16 | uint64_t{8} << 32;
@@ -113,19 +97,6 @@ __device__ void multiply(float (&d)[4], uint64_t weights, uint64_t rows, bool fi
       "}\n"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "l"(weights), "l"(rows), "r"(first ? 1 : 0));
-}
-__device__ void begin_products() {
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-__device__ void commit_products() {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-template <int kPending>
-__device__ void wait_products(float (&d)[4]) {
-  asm volatile("wgmma.wait_group.sync.aligned %4;"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "n"(kPending)
-               : "memory");
 }
 __device__ void meet_math_threads() {
   asm volatile("bar.sync 1, %0;" ::"n"(kMathThreads) : "memory");
@@ -181,6 +152,7 @@ __device__ void fetch_weights(const Arguments& a, const CUtensorMap& weight, std
        tile += static_cast<int>(gridDim.x)) {
     for (int box = 0; box < a.boxes; ++box) {
       wait(&barriers.empty[stage], parity);
+      expect_bytes(&barriers.full[stage], kBox);
       fetch_box(weight, box * kScaleColumns, tile * kOutputs, boxes + stage * kBox,
                 &barriers.full[stage]);
       if (++stage == a.stages) {
@@ -215,7 +187,7 @@ __device__ void multiply_round(const Arguments& a, const std::byte* boxes, const
     const Turn turn = turn_of(number + in_round, a.stages);
     if (is_there) wait(&barriers.full[turn.stage], turn.parity);
     begin_products();
-    const uint64_t weights = box_descriptor(boxes + turn.stage * kBox);
+    const uint64_t weights = swizzled_descriptor(boxes + turn.stage * kBox);
     const int box = is_there ? first_box + in_round : 0;
     const uint64_t rows = rows_descriptor<kRows>(x + box * kScaleColumns * kRows);
 #pragma unroll
@@ -329,7 +301,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else {
     load_rows<kRows, __nv_bfloat16>(a, memory + at.x, x_scales);
   }
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // wgmma reads them
+  fence_shared_for_bulk();  // wgmma reads them
   meet_math_threads();
   multiply_tiles<kRows>(a, memory, at, barriers);
 }

@@ -14,8 +14,10 @@
 
 #include "kernels/adapters/deep_gemm_launch.cuh"
 #include "kernels/adapters/fitted_tiles.cuh"
+#include "kernels/bulk_copy.cuh"
 #include "kernels/launch.cuh"
 #include "kernels/shared_barrier.cuh"
+#include "kernels/tensor_core.cuh"
 
 namespace wideep::kernels {
 namespace {
@@ -103,19 +105,6 @@ struct Place {
   }
 };
 
-__device__ void expect_bytes(uint64_t* barrier, int bytes) {
-  asm volatile(
-      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
-      "r"(bytes)
-      : "memory");
-}
-__device__ void fetch_box(const CUtensorMap& map, int column, int row, void* to, uint64_t* full) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1, {%3, %4}], [%2];" ::"r"(shared_address(to)),
-      "l"(&map), "r"(shared_address(full)), "r"(column), "r"(row)
-      : "memory");
-}
 __device__ void fetch_box_for_pair(const CUtensorMap& map, int column, int row, void* to,
                                    uint64_t* full) {
   asm volatile(
@@ -125,14 +114,6 @@ __device__ void fetch_box_for_pair(const CUtensorMap& map, int column, int row, 
       "h"(static_cast<uint16_t>((1 << kPair) - 1))
       : "memory");
 }
-__device__ void fetch_floats(const float* from, int count, float* to, uint64_t* full) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(shared_address(to)),
-      "l"(from), "r"(count * 4), "r"(shared_address(full))
-      : "memory");
-}
-
 // Of half of the rows of so many waves, which is what a block of a pair fetches.
 struct RowMaps {
   CUtensorMap of[kFittedWaves];
@@ -168,7 +149,7 @@ __device__ void fetch(const Fetches& f, Shared& shared, const Place& at, int inp
   expect_bytes(full, kWeightBytes + f.waves * kWave * (kBoxBytes + 4));
   fetch_box(*f.weights, input, f.weight, shared.weights[at.stage], full);
   fetch_box_for_pair(*f.rows, input, f.row, shared.rows[at.stage] + f.half * kBoxBytes, full);
-  fetch_floats(f.scales, f.waves * kWave, shared.notes[at.stage].row_scales, full);
+  fetch_bytes(shared.notes[at.stage].row_scales, f.scales, f.waves * kWave * 4, full);
 }
 
 // The numbers of this pair's tiles: the first block of the pair draws, and tells the second.
@@ -264,13 +245,6 @@ __device__ void fetch_tiles(const Arguments& a, const CUtensorMap& weights, cons
   draws.finish(tiles.count());
 }
 
-// Rows of 128 bytes, swizzled by 128 bytes, eight of them 1024 bytes.
-__device__ uint64_t descriptor_of(const std::byte* boxes) {
-  constexpr uint64_t kSwizzled128 = uint64_t{1} << 62;
-  return (shared_address(boxes) >> 4) | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 |
-         kSwizzled128;
-}
-
 __device__ void meet_warpgroup(int warpgroup) {
   asm volatile("bar.sync %0, 128;" ::"r"(warpgroup + 1) : "memory");
 }
@@ -288,17 +262,15 @@ __device__ void give_back(Shared& shared, const Place& at) {
 __device__ void multiply(Shared& shared, const Place& at, int wave,
                          float (&product)[kOutputs / 2]) {
   using Mma = typename deep_gemm::mma::sm90::FP8MMASelector<kOutputs>::type;
-  const uint64_t rows = descriptor_of(shared.rows[at.stage] + wave * kWave * kBoxBytes);
-  const uint64_t weights = descriptor_of(shared.weights[at.stage]);
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  const uint64_t rows = swizzled_descriptor(shared.rows[at.stage] + wave * kWave * kBoxBytes);
+  const uint64_t weights = swizzled_descriptor(shared.weights[at.stage]);
+  begin_products();
 #pragma unroll
   for (int step = 0; step < kBoxBytes / Mma::K; ++step) {
     Mma::wgmma(rows + step * (Mma::K / 16), weights + step * (Mma::K / 16), product, step != 0);
   }
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-#pragma unroll
-  for (float& value : product) asm volatile("" : "+f"(value)::"memory");
+  commit_products();
+  wait_products<0>(product);
 }
 
 // Of the thread's two rows of a wave, times the weights'.
@@ -353,24 +325,21 @@ __device__ void store_waves(const CUtensorMap& y, Shared& shared, int warpgroup,
   const int in_warpgroup = static_cast<int>(threadIdx.x) % 128;
   constexpr int kBoxes = kOutputs / kBoxOutputs;
   // Those of the tile before have left.
-  if (in_warpgroup < 32) asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+  if (in_warpgroup < 32) wait_bulk_read<0>();
   meet_warpgroup(warpgroup);
 #pragma unroll
   for (int i = 0; i < kWaves; ++i) {
     stage_wave(shared.y[warpgroup + i * kWarpgroups], sums[i]);
   }
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  fence_shared_for_bulk();
   meet_warpgroup(warpgroup);
   if (in_warpgroup < kWaves * kBoxes) {
     const int wave = warpgroup + in_warpgroup / kBoxes * kWarpgroups;
     const int box = in_warpgroup % kBoxes;
     const int block = tile.output_block + static_cast<int>(cluster_rank());
-    asm volatile(
-        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&y),
-        "r"(shared_address(shared.y[wave] + box * (kWaveBytes / kBoxes))),
-        "r"(block * kOutputs + box * kBoxOutputs), "r"(tile.first_row + wave * kWave)
-        : "memory");
-    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+    store_box(y, block * kOutputs + box * kBoxOutputs, tile.first_row + wave * kWave,
+              shared.y[wave] + box * (kWaveBytes / kBoxes));
+    commit_bulk();
   }
 }
 
@@ -425,7 +394,7 @@ __device__ void multiply_tiles(const Arguments& a, const CUtensorMap& y, Shared&
       pass_tile(a, shared, at);
     }
   }
-  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+  wait_bulk<0>();
 }
 
 __global__ void __launch_bounds__(kThreads, 1) __cluster_dims__(kPair, 1, 1)
