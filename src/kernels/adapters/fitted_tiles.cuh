@@ -5,11 +5,11 @@
 
 #include <cstdint>
 
-namespace wideep::kernels {
+namespace wideep::kernels::fitted {
 
-inline constexpr int kFittedPair = 2;   // blocks that have the same rows
-inline constexpr int kFittedWave = 64;  // rows
-inline constexpr int kFittedWaves = 4;  // of a tile, at most
+inline constexpr int kPair = 2;       // blocks that have the same rows
+inline constexpr int kWave = 64;      // rows
+inline constexpr int kMostWaves = 4;  // of a tile
 
 struct FittedTile {
   int first_row;  // of x and y
@@ -18,7 +18,7 @@ struct FittedTile {
   int output_block;  // of the pair's first block
 };
 
-struct FittedGroups {
+struct Groups {
   const int* offsets;  // contiguous: where groups begin; null: masked
   const int* counts;   // rows in use; null: up to the next group
   int max_rows;        // masked: from group to group; contiguous: 0
@@ -27,9 +27,9 @@ struct FittedGroups {
 };
 
 // Finds tiles by their numbers, which must ascend. By a warp; a lane has a group.
-class FittedTiles {
+class TileFinder {
  public:
-  __device__ explicit FittedTiles(const FittedGroups& groups) : groups_(groups) { look_at(0); }
+  __device__ explicit TileFinder(const Groups& groups) : groups_(groups) { look_at(0); }
 
   // No waves: there are not so many.
   __device__ FittedTile find(uint32_t number) {
@@ -45,9 +45,9 @@ class FittedTiles {
     const int wave = first_wave(turn, waves);
     FittedTile tile;
     tile.group = first_group_ + lane;
-    tile.first_row = __shfl_sync(~0U, first_row_, lane) + wave * kFittedWave;
+    tile.first_row = __shfl_sync(~0U, first_row_, lane) + wave * kWave;
     tile.waves = first_wave(turn + 1, waves) - wave;
-    tile.output_block = static_cast<int>(place) % groups_.pairs * kFittedPair;
+    tile.output_block = static_cast<int>(place) % groups_.pairs * kPair;
     return tile;
   }
   // Of those that find() has passed; of all where it has found none.
@@ -57,8 +57,8 @@ class FittedTiles {
   // Of a group's tile. A wave left alone would leave a warpgroup idle: it takes one from the tile
   // before.
   static __device__ int first_wave(int tile, int waves) {
-    const int first = min(tile * kFittedWaves, waves);
-    const bool is_alone = waves % kFittedWaves == 1 && waves > kFittedWaves && first == waves - 1;
+    const int first = min(tile * kMostWaves, waves);
+    const bool is_alone = waves % kMostWaves == 1 && waves > kMostWaves && first == waves - 1;
     return first - is_alone;
   }
 
@@ -72,9 +72,9 @@ class FittedTiles {
           is_masked ? groups_.max_rows : groups_.offsets[group + 1] - groups_.offsets[group];
       first_row_ = is_masked ? group * groups_.max_rows : groups_.offsets[group];
       const int rows = groups_.counts == nullptr ? room : min(groups_.counts[group], room);
-      waves_ = (rows + kFittedWave - 1) / kFittedWave;
+      waves_ = (rows + kWave - 1) / kWave;
     }
-    const int tiles = (waves_ + kFittedWaves - 1) / kFittedWaves;
+    const int tiles = (waves_ + kMostWaves - 1) / kMostWaves;
     uint32_t sum = static_cast<uint32_t>(tiles * groups_.pairs);
     const uint32_t own = sum;
 #pragma unroll
@@ -87,7 +87,7 @@ class FittedTiles {
     end_ = __shfl_sync(~0U, own_end_, 31);
   }
 
-  const FittedGroups& groups_;
+  const Groups& groups_;
   int first_group_ = 0;
   uint32_t end_ = 0;
   // Of the lane's group.
@@ -97,4 +97,4 @@ class FittedTiles {
   uint32_t own_end_ = 0;
 };
 
-}  // namespace wideep::kernels
+}  // namespace wideep::kernels::fitted
